@@ -1,0 +1,63 @@
+# The words of the house. `make setup` once, then the others. CI (.ci/run, .github/workflows) calls these same words.
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/recurra.stamp
+CSRC := $(wildcard csrc/*)
+CPP := $(wildcard csrc/*.hpp csrc/*.cpp)
+BUILD_TOOLS := nanobind scikit-build-core cmake ninja
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: setup demo test test-slow check stub format bench docs wheel
+
+setup: $(STAMP)
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# Torch first and from the CPU index: the default wheel brings gigabytes of CUDA. TORCH_INDEX=https://pypi.org/simple gets that one.
+$(STAMP): pyproject.toml CMakeLists.txt constraints.txt $(CSRC) | .venv/bin/python
+	$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt torch --index-url $(TORCH_INDEX) \
+		|| $(PY) -m pip install -q -c constraints.txt torch
+	$(PY) -m pip install -q -c constraints.txt $(BUILD_TOOLS)
+	$(PY) -m pip install -q --no-build-isolation -c constraints.txt -e ".[train,dev]"
+	@$(PY) -c "import recurra._core" 2>/dev/null || printf '\n%s\n%s\n\n' \
+		'WARNING: recurra._core (the C++ kernels) is NOT installed: no working C++20 compiler was found.' \
+		'         Everything runs, several times slower. Install g++ >= 11 or clang >= 14, then: touch CMakeLists.txt && make setup'
+	@touch $@
+
+demo: setup
+	$(PY) -m recurra.demo
+
+test: setup
+	.venv/bin/pytest
+
+test-slow: setup
+	.venv/bin/pytest -m "slow or not slow"
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/basedpyright
+	.venv/bin/lint-imports
+	.venv/bin/clang-format --dry-run -Werror $(CPP)
+	@if $(PY) -c "import recurra._core" 2>/dev/null; then \
+		$(PY) -m nanobind.stubgen -q -m recurra._core -o .venv/_core.pyi && diff -u src/recurra/_core.pyi .venv/_core.pyi \
+		|| { echo "src/recurra/_core.pyi is not what the bindings say: run make stub"; exit 1; }; fi
+
+stub: setup
+	$(PY) -m nanobind.stubgen -q -m recurra._core -o src/recurra/_core.pyi
+
+format:
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/clang-format -i $(CPP)
+
+bench: setup
+	$(PY) -m benchmarks
+
+docs: setup
+	$(PY) -m docs
+
+wheel: setup
+	$(PY) -m pip install -q build -c constraints.txt
+	$(PY) -m build --wheel --no-isolation
