@@ -1,0 +1,149 @@
+"""The runtime's forward layers: numpy in, numpy out, no torch.
+
+The promise: a row's result depends on nothing but that row, bit for bit. Whole sequence = any chunking = one step at a time = alone or
+among others, whatever those hold (NaN included). So every product is summed in a fixed order in `recurra._core`, or, where that was
+not built, in `recurra.runtime.plain` by elementwise numpy operations, slower and with its own rounding.
+"""
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from recurra.errors import DataError, ModelFileError, StateError, UnsupportedError
+from recurra.runtime import plain
+
+try:
+    from recurra import _core
+except ImportError:
+    _core = None
+
+COMPILED = _core is not None
+"""Whether the C++ kernels are there."""
+
+STATE_NAMES = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",), "rnn_tanh": ("h",), "rnn_relu": ("h",)}
+
+
+class Recurrent:
+    """A stack of causal recurrent layers.
+
+    `cell`: "lstm", "gru", "rnn" (or "rnn_tanh", the same) or "rnn_relu". `weights`: torch's names and shapes, weight_ih_l0 [G*H, I],
+    weight_hh_l0 [G*H, H], bias_ih_l0 and bias_hh_l0 [G*H] (both may be absent), and so on for each of the `layers`.
+
+    Raises UnsupportedError for an unknown cell, ModelFileError where a weight is missing or has the wrong shape.
+    """
+
+    state_names: tuple[str, ...]
+
+    def __init__(self, cell: str, weights: Mapping[str, np.ndarray], *, layers: int):
+        if cell not in STATE_NAMES:
+            raise UnsupportedError(f"the runtime plays the cells {', '.join(STATE_NAMES)}, not '{cell}'")
+        if layers < 1:
+            raise ModelFileError(f"a stack has at least 1 layer, not {layers}")
+        self.cell = cell
+        self.layers = layers
+        self.state_names = STATE_NAMES[cell]
+        self._stack = _stack("rnn_tanh" if cell == "rnn" else cell)
+        width = 0
+        for k in range(layers):
+            ih, hh = _matrix(weights, f"weight_ih_l{k}"), _matrix(weights, f"weight_hh_l{k}")
+            hidden = hh.shape[1]
+            if k == 0:
+                self.inputs, self.hidden = ih.shape[1], hidden
+            gates = plain.GATES["rnn_tanh" if cell == "rnn" else cell]
+            want = {f"weight_ih_l{k}": (gates * self.hidden, width or self.inputs), f"weight_hh_l{k}": (gates * self.hidden, self.hidden)}
+            for name, array in zip(want, (ih, hh), strict=True):
+                if array.shape != want[name]:
+                    raise ModelFileError(f"{name} of this {cell} must have shape {want[name]}, not {array.shape}")
+            self._stack.add(ih, hh, _bias(weights, f"bias_ih_l{k}", ih), _bias(weights, f"bias_hh_l{k}", ih))
+            width = hidden
+
+    def start(self, rows: int) -> tuple[np.ndarray, ...]:
+        """The state before the first frame: zeros [layers, rows, H] float32, one array per name in `state_names`."""
+        return tuple(np.zeros((self.layers, rows, self.hidden), np.float32) for _ in self.state_names)
+
+    def __call__(
+        self, x: np.ndarray, state: tuple[np.ndarray, ...], lengths: np.ndarray | None = None
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """x [rows, T, I] and the state -> the top layer's output [rows, T, H] and the NEW state; the inputs are never changed.
+
+        `lengths` [rows]: frames from there on give 0 and leave the state alone.
+        Raises DataError for a wrong x or lengths, StateError for a wrong state.
+        """
+        x = np.ascontiguousarray(x, np.float32)
+        if x.ndim != 3 or x.shape[2] != self.inputs:
+            raise DataError(f"x must be [rows, frames, {self.inputs}], not {list(x.shape)}")
+        rows, frames, _ = x.shape
+        shape = (self.layers, rows, self.hidden)
+        if len(state) != len(self.state_names):
+            raise StateError(f"the state of {self.cell} is ({', '.join(self.state_names)}), not {len(state)} arrays")
+        for name, part in zip(self.state_names, state, strict=True):
+            if part.shape != shape:
+                raise StateError(f"state {name} must be {list(shape)}, not {list(part.shape)}")
+        last = [np.ascontiguousarray(part, np.float32) for part in state]
+        if lengths is not None:
+            lengths = np.ascontiguousarray(lengths, np.int64)
+            if lengths.shape != (rows,) or (rows and (lengths.min() < 0 or lengths.max() > frames)):
+                raise DataError(f"lengths must be {rows} numbers between 0 and {frames}, not {lengths.tolist()}")
+        y = np.empty((rows, frames, self.hidden), np.float32)
+        new = tuple(np.empty(shape, np.float32) for _ in last)
+        h, c = (*last, None)[:2]
+        hn, cn = (*new, None)[:2]
+        self._stack.run(x, lengths, h, c, y, hn, cn)
+        return y, new
+
+
+class Linear:
+    """y = x @ weight.T + bias, with torch's layout weight [O, I], bias [O] or None; the same bits for a row in any batch."""
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None):
+        weight = np.ascontiguousarray(weight, np.float32)
+        if weight.ndim != 2 or (bias is not None and np.shape(bias) != weight.shape[:1]):
+            raise ModelFileError(f"a linear layer has weight [O, I] and bias [O], not {weight.shape}, {np.shape(bias)}")
+        self.outputs, self.inputs = weight.shape
+        bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
+        self._map = plain.LinearMap(weight, bias) if _core is None else _core.LinearMap(weight, bias)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """x [..., I] -> [..., O] float32. Raises DataError for another last axis."""
+        x = np.ascontiguousarray(x, np.float32)
+        if x.ndim < 1 or x.shape[-1] != self.inputs:
+            raise DataError(f"x must be [..., {self.inputs}], not {list(x.shape)}")
+        flat = x.reshape(int(np.prod(x.shape[:-1])), self.inputs)
+        y = np.empty((flat.shape[0], self.outputs), np.float32)
+        self._map.run(flat, y)
+        return y.reshape(*x.shape[:-1], self.outputs)
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """max(x, 0), elementwise; NaN stays NaN."""
+    return np.maximum(x, np.float32(0))
+
+
+def _stack(cell: str):
+    if _core is not None:
+        return _core.Stack(cell)
+    warnings.warn(
+        "recurra._core (C++) is not installed, so the runtime uses numpy, many times slower: reinstall with a C++20 compiler",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return plain.Stack(cell)
+
+
+def _matrix(weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in weights:
+        raise ModelFileError(f"the weight {name} is missing; there are {', '.join(sorted(weights)) or 'none'}")
+    array = np.ascontiguousarray(weights[name], np.float32)
+    if array.ndim != 2:
+        raise ModelFileError(f"{name} must be a matrix, not of shape {array.shape}")
+    return array
+
+
+def _bias(weights: Mapping[str, np.ndarray], name: str, like: np.ndarray) -> np.ndarray | None:
+    if name not in weights:
+        return None
+    array = np.ascontiguousarray(weights[name], np.float32)
+    if array.shape != like.shape[:1]:
+        raise ModelFileError(f"{name} must have shape {like.shape[:1]}, not {array.shape}")
+    return array
