@@ -1,0 +1,312 @@
+"""A raw long table (one row per series and time stamp) -> Panel. Time is checked here and then dropped."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recurra.errors import DataError, nearest
+from recurra.panel import Columns, Panel
+from recurra.tablefile import Source, broken, open_table, write
+from recurra.timestep import Step, positions
+
+__all__ = ["Columns", "Panel", "Step", "read", "write"]
+
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")  # how text files write a missing number
+SAMPLE = 10_000  # rows of a CSV file that decide whether a covariate is numeric
+FORMATS = tuple(
+    f"%Y-%m-%d{mark}{clock}{zone}" for zone in ("", "%z") for mark in "T " for clock in ("%H:%M:%S%.f", "%H:%M")
+)
+
+
+def read(
+    source: Any,
+    columns: Columns,
+    *,
+    levels: Mapping[str, tuple[str, ...]] | None = None,
+    step: Step | None = None,
+    target_required: bool = True,
+) -> Panel:
+    """Read a long table: a path (.csv, .csv.gz, .parquet, .jsonl) or a pandas, Polars or pyarrow frame.
+
+    levels, step: those of the trained model, when predicting: unknown categories and another step are refused.
+    target_required: False lets the target column be absent (all missing), and series without any target pass.
+    Raises DataError: one line with the file, the series, row or value, and the way out. Series may be interleaved in
+    the table; within a series time must increase.
+    """
+    table = open_table(source, columns.names)
+    schema = dict(table.frame.collect_schema())
+    for name in columns.names:
+        if name not in schema and (name != columns.target or target_required):
+            raise DataError(f"{table.where} has no column '{name}': {nearest(name, schema)}")
+    raw = _collect(table, columns, schema, levels)
+    codes = raw.pop("_series", np.zeros(len(raw["_time"]), dtype=np.uint32))
+    names = raw.pop("_names", ["0"])
+    order, heads, offsets = _group(codes)
+    del codes
+    ids = np.array([names[code] for code in heads], dtype=np.str_)
+    if order is not None:
+        for name in raw:
+            raw[name] = raw[name][order] if isinstance(raw[name], np.ndarray) else raw[name]
+        del order
+    dates = raw.pop("_dates")
+    found = raw.pop("_levels")
+    time = raw.pop("_time")
+    step, place = positions(time, offsets, ids, dates=dates, step=step, gaps=columns.gaps, where=table.where)
+    start = time[offsets[:-1]].copy()
+    del time
+    static = {name: _constant(raw.pop(name), offsets, ids, name, table.where) for name in columns.static}
+    if place is not None:
+        old, lengths = offsets, place[offsets[1:] - 1] + 1
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        rows = np.repeat(offsets[:-1], np.diff(old)) + place
+        for name in raw:
+            full = np.full(offsets[-1], -1 if name in found else np.nan, dtype=raw[name].dtype)
+            full[rows] = raw[name]
+            raw[name] = full
+    target = raw.pop("_target")
+    observed = _observed(target, offsets)
+    if target_required and (observed == 0).any():
+        if not observed.any():
+            raise DataError(f"{table.where}: column '{columns.target}' has no value at all: a model needs some")
+        raise DataError(
+            f"{table.where}: series '{ids[int(np.argmin(observed))]}' has no value of '{columns.target}': leave it out"
+        )
+    return Panel(
+        columns=columns,
+        step=step,
+        ids=ids,
+        offsets=offsets,
+        start=start.view("datetime64[us]") if dates else start,
+        target=target,
+        numeric={k: v for k, v in raw.items() if k not in found},
+        categorical={k: v for k, v in raw.items() if k in found},
+        static_numeric={k: v for k, v in static.items() if k not in found},
+        static_categorical={k: v.astype(np.int32) for k, v in static.items() if k in found},
+        levels=found,
+        observed_until=observed if columns.future else np.diff(offsets),
+    )
+
+
+def _collect(
+    table: Source, columns: Columns, schema: dict[str, pl.DataType], levels: Mapping[str, tuple[str, ...]] | None
+) -> dict[str, Any]:
+    """The columns as arrays in the table's row order: _series codes with their _names, _time, _dates, _target,
+    covariates, _levels.
+    """
+    frame, where = table.frame, table.where
+    try:
+        head = frame.select([n for n in columns.names if n in schema]).head(SAMPLE).collect()
+        if head.height == 0:
+            raise DataError(f"{where} has a header and no rows: a table needs rows")
+        categorical = {
+            n for n in columns.covariates if (n in levels if levels is not None else _categorical(head[n], table.text))
+        }
+        time, dates = _time(head[columns.time], columns.time, table)
+        wanted = {"_time": time}
+        if columns.series is not None:
+            wanted["_series"] = pl.col(columns.series).cast(pl.String).cast(pl.Categorical)
+        if columns.target in schema:
+            wanted["_target"] = _number(columns.target, schema[columns.target])
+        for name in columns.covariates:
+            wanted[name] = _category(name, table.text) if name in categorical else _number(name, schema[name])
+        data = frame.select(**wanted).collect(engine="streaming")
+    except pl.exceptions.PolarsError as error:
+        raise broken(where, error) from error
+    keep = _keep(table, columns, data)
+    if keep is not None:
+        data = data.filter(keep)
+    for name, expression in wanted.items():
+        if name != "_series" and name not in categorical:
+            original = {"_time": columns.time, "_target": columns.target}.get(name, name)
+            _check(table, data[name], expression, original, columns, schema)
+    out: dict[str, Any] = {"_dates": dates, "_levels": {}}
+    if "_series" in data.columns:
+        column = data.drop_in_place("_series")
+        out["_series"] = column.to_physical().to_numpy()
+        unique = column.unique()
+        out["_names"] = dict(zip(unique.to_physical().to_list(), unique.cast(pl.String).to_list(), strict=True))
+    out["_time"] = data.drop_in_place("_time").to_numpy()
+    out["_target"] = (
+        _floats(data.drop_in_place("_target")) if "_target" in data.columns else np.full(data.height, np.nan)
+    )
+    for name in columns.covariates:
+        column = data.drop_in_place(name)
+        if name in categorical:
+            out[name], out["_levels"][name] = _codes(column, name, levels, where)
+        else:
+            out[name] = _floats(column)
+    return out
+
+
+def _number(name: str, dtype: pl.DataType) -> pl.Expr:
+    column = pl.col(name).str.strip_chars() if dtype == pl.String else pl.col(name)
+    return column.cast(pl.Float64, strict=False)
+
+
+def _category(name: str, text: bool) -> pl.Expr:
+    column = pl.col(name).cast(pl.String)
+    if text:  # pandas writes booleans as True, polars as true
+        column = column.replace({"True": "true", "False": "false", "TRUE": "true", "FALSE": "false"})
+    return column.cast(pl.Categorical)
+
+
+def _categorical(sample: pl.Series, text: bool) -> bool:
+    """Whether a covariate is categorical: by its type, or in a CSV file if some value of the sample is not a number."""
+    if not text:
+        return not (sample.dtype.is_numeric() or sample.dtype == pl.Null)
+    known = sample.drop_nulls().str.strip_chars()
+    return bool((known.cast(pl.Float64, strict=False).is_null() & ~known.is_in(MISSING)).any())
+
+
+def _time(sample: pl.Series, name: str, table: Source) -> tuple[pl.Expr, bool]:
+    """The expression that turns the time column into int64 (dates: microseconds, UTC; null: not understood), and
+    whether it holds dates.
+    """
+    column, dtype = pl.col(name), sample.dtype
+    if dtype.is_integer():
+        return column.cast(pl.Int64, strict=False), False
+    if isinstance(dtype, pl.Datetime):
+        return column.dt.timestamp("us"), True  # of the instant, so a time zone is already UTC
+    if dtype == pl.Date:
+        return column.cast(pl.Datetime("us")).dt.timestamp("us"), True
+    known = sample.drop_nulls()
+    if dtype != pl.String or known.is_empty():
+        raise DataError(f"{table.where}: time column '{name}' holds {dtype}: use integers, dates or date-times")
+    column, first = column.str.strip_chars(), str(known[0]).strip()
+    one = pl.Series([first])
+    if first.lstrip("+-").isdigit():
+        return column.cast(pl.Int64, strict=False), False
+    if first[:4].isdigit() and first[4:].lstrip("-").upper() in ("Q1", "Q2", "Q3", "Q4"):
+        month = (column.str.slice(-1).cast(pl.Int32, strict=False) * 3 - 2).cast(pl.String).str.zfill(2)
+        return _stamp(column.str.slice(0, 4) + "-" + month + "-01", "%Y-%m-%d"), True
+    if len(first) == 7 and _understood(one + "-01", "%Y-%m-%d"):
+        return _stamp(column + "-01", "%Y-%m-%d"), True
+    if first.endswith("Z"):
+        column, one = column.str.replace("Z$", "+00:00"), one.str.replace("Z$", "+00:00")
+    for form in ("%Y-%m-%d", *FORMATS):
+        if _understood(one, form):
+            return _stamp(column, form), True
+    raise _bad_time(table, name, first, int(sample.is_not_null().arg_true()[0]))
+
+
+def _stamp(text: pl.Expr, form: str) -> pl.Expr:
+    return text.str.to_datetime(form, time_unit="us", strict=False).dt.timestamp("us")
+
+
+def _understood(text: pl.Series, form: str) -> bool:
+    return text.str.to_datetime(form, time_unit="us", strict=False).null_count() == 0
+
+
+def _bad_time(table: Source, name: str, value: str, row: int) -> DataError:
+    return DataError(
+        f"{table.where}, {table.row(row)}: time stamp '{value}' of column '{name}' is not understood: write integers, "
+        "or ISO dates as 2020-01-31, 2020-01-31T13:00:00 or 2020-01, all in one form"
+    )
+
+
+def _keep(table: Source, columns: Columns, data: pl.DataFrame) -> pl.Series | None:
+    """Which rows to keep (None: all): blank lines of a text file go; another row without a series id is refused."""
+    ids = data["_series"].is_null() if columns.series is not None else data["_time"].is_null()
+    if not ids.any():
+        return None
+    blank = data.select(pl.all_horizontal(pl.all().is_null() & table.text)).to_series()
+    bad = (ids & ~blank).arg_true()
+    if len(bad) and columns.series is not None:
+        raise DataError(
+            f"{table.where}, {table.row(bad[0])}: no series id in column '{columns.series}': give every row one"
+        )
+    return ~blank
+
+
+def _check(
+    table: Source, values: pl.Series, parse: pl.Expr, name: str, columns: Columns, schema: dict[str, pl.DataType]
+) -> None:
+    """Refuse a value that is present but was not understood, infinity, and a missing time stamp; names the first."""
+    is_time = values.name == "_time"
+    infinite = not is_time and bool(values.is_infinite().any())
+    if not values.null_count() and not infinite:
+        return
+    if infinite:
+        bad = parse.is_infinite()
+    elif is_time:  # blank lines of a text file are no rows
+        bad = parse.is_null()
+        if table.text:
+            bad &= pl.any_horizontal(pl.col([n for n in columns.names if n in schema]).is_not_null())
+    else:
+        bad = parse.is_null() & pl.col(name).is_not_null()
+        if schema[name] == pl.String:
+            bad &= ~pl.col(name).str.strip_chars().is_in(MISSING)
+    raw = table.frame.with_row_index("__row__").filter(bad).select("__row__", name).head(1).collect(engine="streaming")
+    if raw.is_empty():
+        return
+    row, value = int(raw["__row__"][0]), raw[name][0]
+    place = f"{table.where}, {table.row(row)}"
+    if infinite:
+        raise DataError(f"{place}: column '{name}' holds {value}: leave a missing value empty")
+    if not is_time:
+        raise DataError(
+            f"{place}: column '{name}' holds '{value}', which is not a number: correct it or leave it empty"
+        )
+    if value is None:
+        raise DataError(f"{place}: no time stamp in column '{name}': give every row one")
+    raise _bad_time(table, name, str(value), row)
+
+
+def _floats(column: pl.Series) -> np.ndarray:
+    return column.fill_null(np.nan).to_numpy()
+
+
+def _codes(
+    column: pl.Series, name: str, levels: Mapping[str, tuple[str, ...]] | None, where: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Codes int32 [R] of a categorical column into its levels (given, or its sorted values), -1 = missing."""
+    present = sorted(column.drop_nulls().unique().cast(pl.String).to_list())
+    known = tuple(levels[name]) if levels is not None else tuple(present)
+    for value in present:
+        if value not in known:
+            raise DataError(
+                f"{where}: column '{name}' holds '{value}', which the model has never seen: {nearest(value, known)}"
+            )
+    if not known:
+        return np.full(len(column), -1, dtype=np.int32), known
+    codes = column.cast(pl.Enum(list(known))).to_physical().cast(pl.Int32).fill_null(-1)
+    return codes.to_numpy(), known
+
+
+def _group(codes: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """Rows of one code together, codes by first appearance: (order of the rows or None if they are so, code of each
+    group, offsets).
+    """
+    bounds = np.flatnonzero(codes[1:] != codes[:-1]) + 1
+    bounds = np.concatenate([[0], bounds, [len(codes)]]).astype(np.int64)
+    runs = codes[bounds[:-1]]
+    first = np.full(int(codes.max()) + 1, -1, dtype=np.int64)
+    first[runs[::-1]] = np.arange(len(runs))[::-1]  # the last write is the first appearance
+    heads = runs[np.sort(first[first >= 0])]
+    if len(heads) == len(runs):
+        return None, heads, bounds
+    rank = np.full(len(first), -1, dtype=np.int32)
+    rank[heads] = np.arange(len(heads), dtype=np.int32)
+    ranked = rank[codes]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(ranked, minlength=len(heads)))]).astype(np.int64)
+    return np.argsort(ranked, kind="stable"), heads, offsets
+
+
+def _constant(values: np.ndarray, offsets: np.ndarray, ids: np.ndarray, name: str, where: str) -> np.ndarray:
+    """The one value of a static column in each series, [N], as float64 or int32 codes; DataError where it varies."""
+    codes = values.dtype == np.int32
+    wide = np.where(values < 0, np.nan, values) if codes else values
+    low, high = np.fmin.reduceat(wide, offsets[:-1]), np.fmax.reduceat(wide, offsets[:-1])
+    varies = low < high
+    if varies.any():
+        at = ids[int(np.argmax(varies))]
+        raise DataError(f"{where}: static column '{name}' changes within series '{at}': name it under past or future")
+    return np.nan_to_num(low, nan=-1).astype(np.int32) if codes else low
+
+
+def _observed(target: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Rows of each series up to its last known target, int64 [N]."""
+    last = np.where(np.isnan(target), -1, np.arange(len(target)))
+    return np.maximum(np.maximum.reduceat(last, offsets[:-1]) + 1 - offsets[:-1], 0)

@@ -1,0 +1,183 @@
+"""Open and write long tables: CSV, Parquet and JSON Lines files, and frames of pandas, Polars or pyarrow."""
+
+import gzip
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import polars as pl
+
+from recurra.errors import DataError, nearest
+
+ENDINGS = (".csv", ".csv.gz", ".parquet", ".jsonl")
+
+
+class Source(NamedTuple):
+    """An opened table, not yet read."""
+
+    frame: pl.LazyFrame
+    where: str  # how messages name it: the path, or "the table"
+    text: bool  # all columns are strings, as they stand in a CSV file
+    first_line: int | None  # line of the first row in the file; None: count rows from 1
+
+    def row(self, index: int) -> str:
+        """A row as a message names it: "line 7" of a text file, "row 6" otherwise."""
+        return f"row {index + 1}" if self.first_line is None else f"line {index + self.first_line}"
+
+
+def short(error: BaseException) -> str:
+    """The first line of another library's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def open_table(source: Any, columns: Sequence[str]) -> Source:
+    """Open `source` (a path or a frame), narrowed to `columns` where it has them; reads little or nothing.
+
+    Raises DataError: no such file, unknown ending, empty, not UTF-8, broken, or not a frame that narwhals understands.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _open_file(Path(source))
+    if isinstance(source, (pl.DataFrame, pl.LazyFrame)):
+        return Source(source.lazy(), "the table", False, None)
+    try:
+        frame = nw.from_native(source, eager_only=True)
+        return Source(
+            frame.select([c for c in columns if c in frame.columns]).to_polars().lazy(), "the table", False, None
+        )
+    except TypeError:
+        raise DataError(
+            f"a table is a path or a pandas, Polars or pyarrow frame, not {type(source).__name__}: convert it"
+        ) from None
+    except Exception as error:  # pandas object columns of mixed types fail in pyarrow, in many ways
+        raise DataError(f"the table can't be read: {short(error)}") from error
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    for ending in sorted(ENDINGS, key=len, reverse=True):
+        if name.endswith(ending):
+            return ending
+    raise DataError(f"{path}: unknown ending '{path.suffix}': use one of {', '.join(ENDINGS)}")
+
+
+def _open_file(path: Path) -> Source:
+    if not path.is_file():
+        if path.is_dir():
+            raise DataError(f"{path} is a folder: give the path of a file in it")
+        folder = path.parent
+        if not folder.is_dir():
+            raise DataError(f"no such file: {path} (and no such folder: {folder})")
+        raise DataError(
+            f"no such file: {path}: {nearest(path.name, (p.name for p in folder.iterdir() if p.is_file()))}"
+        )
+    ending, where = _ending(path), str(path)
+    if path.stat().st_size == 0:
+        raise DataError(f"{where} is empty: a table has a header line and rows")
+    try:
+        if ending == ".parquet":
+            source = Source(pl.scan_parquet(path), where, False, None)
+        elif ending == ".jsonl":
+            source = Source(pl.scan_ndjson(path, infer_schema_length=None), where, False, 1)
+        else:
+            source = Source(pl.scan_csv(path, infer_schema=False, separator=_separator(path)), where, True, 2)
+        source.frame.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise broken(path, error) from error
+    return source
+
+
+def _separator(path: Path) -> str:
+    """The one of , ; tab | that the header line has most of."""
+    if path.name.endswith(".gz"):
+        with gzip.open(path) as file:
+            try:
+                header = file.readline(65536)
+            except (OSError, EOFError) as error:
+                raise DataError(f"{path} is not a gzip file: {short(error)}") from None
+    else:
+        with path.open("rb") as file:
+            header = file.readline(65536)
+    return max(",;\t|", key=lambda mark: header.count(mark.encode()))
+
+
+def broken(where: Path | str, error: BaseException) -> DataError:
+    """The DataError for a file that its reader can't read."""
+    path, message = Path(where), short(error)
+    ending = path.suffix.lower()
+    if "utf" in message.lower():
+        return DataError(f"{where} is not UTF-8 text: save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')")
+    if isinstance(error, pl.exceptions.NoDataError):
+        return DataError(f"{where} is empty: a table has a header line and rows")
+    if ending == ".parquet":
+        return DataError(f"{where} is broken or no Parquet file ({message}): write it again")
+    if ending == ".jsonl" and path.is_file():
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    good = not line.strip() or isinstance(json.loads(line), dict)
+                except ValueError:
+                    good = False
+                if not good:
+                    return DataError(f"{where}: line {number} is not a JSON object: write one object a line")
+    return DataError(f"{where} can't be read: {message}")
+
+
+def write(frame: dict[str, np.ndarray] | pl.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write a table as .csv, .csv.gz, .parquet or .jsonl: beside the path first, then renamed, so no half-written
+    file is ever seen.
+
+    frame: columns of one length; datetime64 columns are written as ISO dates, or date-times if any is not at
+    midnight.  NaN: empty in CSV. Raises DataError: an unknown ending, no such folder, columns of different lengths.
+    """
+    path = Path(path)
+    ending = _ending(path)
+    if not path.parent.is_dir():
+        raise DataError(f"no such folder: {path.parent}: make it first")
+    if isinstance(frame, dict):
+        lengths = {name: len(values) for name, values in frame.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"the columns have different lengths: {lengths}")
+        frame = pl.DataFrame({name: _column(values) for name, values in frame.items()})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if ending == ".parquet":
+            frame.write_parquet(temporary)
+        elif ending == ".jsonl":
+            _plain(frame).write_ndjson(temporary)
+        elif ending == ".csv":
+            _plain(frame).write_csv(temporary)
+        else:
+            with gzip.open(temporary, "wb") as file:
+                _plain(frame).write_csv(cast(IO[bytes], file))
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _column(values: np.ndarray) -> pl.Series:
+    values = np.asarray(values)
+    return pl.Series(values.tolist() if values.dtype == object else values)
+
+
+def _plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame for a text file: dates as ISO strings, NaN as null."""
+    out = []
+    for name in frame.columns:
+        column = frame[name]
+        if isinstance(column.dtype, pl.Datetime):
+            stamps = column.dt.cast_time_unit("us")
+            midnight = bool((stamps.dt.truncate("1d") == stamps).all())
+            whole = bool((stamps.dt.truncate("1s") == stamps).all())
+            column = stamps.dt.strftime(
+                "%Y-%m-%d" if midnight else "%Y-%m-%dT%H:%M:%S" if whole else "%Y-%m-%dT%H:%M:%S%.6f"
+            )
+        elif column.dtype.is_float():
+            column = column.fill_nan(None)
+        out.append(column.alias(name))
+    return pl.DataFrame(out)
