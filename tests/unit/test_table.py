@@ -255,13 +255,13 @@ def test_digest_sees_every_value(tmp_path):
 
 
 def test_gap_is_refused_or_filled(tmp_path):
-    text
-   
-   
-   
-   
-   
-    = "unique_id,ds,y,c,x\na,2020-01-01,1,u,1\na,2020-01-02,2,v,2\na,2020-01-05,3,u,3\nb,2020-01-01,4,v,4\nb,2020-01-02,5,v,5\n" path = save(tmp_path, text) refused(path, "t.csv", "series 'a' has a gap", "after 2020-01-02 comes 2020-01-05", "1 day", 'gaps="fill"') panel = read(path, Columns(past=("c", "x"), gaps="fill")) np.testing.assert_array_equal(panel.target, [1, 2, np.nan, np.nan, 3, 4, 5]) np.testing.assert_array_equal(panel.numeric["x"], [1, 2, np.nan, np.nan, 3, 4, 5]) assert panel.categorical["c"].tolist() == [0, 1, -1, -1, 0, 1, 1]
+    a = "a,2020-01-01,1,u,1\na,2020-01-02,2,v,2\na,2020-01-05,3,u,3\n"
+    path = save(tmp_path, "unique_id,ds,y,c,x\n" + a + "b,2020-01-01,4,v,4\nb,2020-01-02,5,v,5\n")
+    refused(path, "t.csv", "series 'a' has a gap", "after 2020-01-02 comes 2020-01-05", "1 day", 'gaps="fill"')
+    panel = read(path, Columns(past=("c", "x"), gaps="fill"))
+    np.testing.assert_array_equal(panel.target, [1, 2, np.nan, np.nan, 3, 4, 5])
+    np.testing.assert_array_equal(panel.numeric["x"], [1, 2, np.nan, np.nan, 3, 4, 5])
+    assert panel.categorical["c"].tolist() == [0, 1, -1, -1, 0, 1, 1]
     assert panel.offsets.tolist() == [0, 5, 7]
 
 
