@@ -1,0 +1,47 @@
+"""recurra: the home of recurrent networks.
+
+Four typed parts decide a training run, and importing this package imports none of torch:
+
+    model = recurra.train(recurra.Forecast(horizon=24), recurra.Series("load.csv"), out="model")
+    model = recurra.load("model")
+    model.predict("load.csv")                      # a forecast for every series
+    answer, state = model.step(model.start(), y)   # one observation in, one forecast out
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recurra.data.series import Series
+    from recurra.errors import RecurraError
+    from recurra.runtime.model import load
+    from recurra.runtime.stream import State
+    from recurra.tasks.forecast import Forecast
+    from recurra.tasks.task import Core
+    from recurra.training.fit import train
+    from recurra.training.recipe import Fit
+
+__version__ = "0.1.0"
+__all__ = ["Core", "Fit", "Forecast", "RecurraError", "Series", "State", "__version__", "load", "train"]
+
+_HOMES = {
+    "Core": "tasks.task",
+    "Fit": "training.recipe",
+    "Forecast": "tasks.forecast",
+    "RecurraError": "errors",
+    "Series": "data.series",
+    "State": "runtime.stream",
+    "load": "runtime.model",
+    "train": "training.fit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, each imported from its home when first used."""
+    if name in _HOMES:
+        return getattr(import_module(f"recurra.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'recurra' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

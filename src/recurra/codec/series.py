@@ -1,0 +1,263 @@
+"""A table of series <-> what a forecaster's network reads and writes.
+
+`Block` holds the raw numbers of N series side by side; `SeriesCodec` turns them into features step by step (scaling.py:
+a causal recursion), sets covariates and calendar beside them (covariates.py), and turns the head's output back into
+values of y (distribution.py). The whole of it is saved with the model, and is the same code in training and in service.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from recurra.codec import distribution
+from recurra.codec.covariates import Covariates
+from recurra.codec.scaling import Scaling, State
+from recurra.errors import DataError
+from recurra.table import Columns, Panel, Step
+
+DAY = 86_400_000_000  # microseconds
+MIN_ROUNDS = 2.0  # a season counts where the typical series is at least this many of its rounds long
+
+
+@dataclass(frozen=True)
+class Block:
+    """N series side by side, the longest first. Frames beyond a series' length are missing.
+
+    y [N, T + horizon] float64 (NaN = missing; what follows a series' last frame is there for targets only); inputs [N, T, I] float32: covariates and calendar at each step;
+    known [N, T + horizon, K] float32: what is known ahead; lengths [N] int64.
+    """
+
+    y: np.ndarray
+    inputs: np.ndarray
+    known: np.ndarray
+    lengths: np.ndarray
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the network sees of a block: features [N, T, F]; level, scale [N, T] at each step; anchors [N, T, h, A] or None."""
+
+    features: np.ndarray
+    level: np.ndarray
+    scale: np.ndarray
+    anchors: np.ndarray | None
+
+
+class SeriesCodec(BaseModel):
+    """Everything fitted on the training part, and nothing learnt by gradient."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: Columns
+    step: Step
+    horizon: int
+    output: distribution.Output
+    levels: tuple[float, ...]
+    scaling: Scaling
+    covariates: Covariates
+
+    @property
+    def features(self) -> int:
+        """Numbers a step that go into the network."""
+        return self.scaling.features + self.covariates.input_width
+
+    @property
+    def context(self) -> int:
+        """Numbers that the head reads beside the network's state: the anchors, and what is known ahead."""
+        return self.horizon * (self.scaling.choices + self.covariates.known_width)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers a horizon that the head puts out."""
+        return distribution.parameters(self.output, self.levels)
+
+    # -- raw numbers ---------------------------------------------------------------------------------------------
+
+    def block(self, panel: Panel, rows: np.ndarray, begin: np.ndarray, lengths: np.ndarray) -> Block:
+        """Frames begin[j] .. begin[j] + lengths[j] of the series rows[j]; `lengths` must not grow along j."""
+        n, longest, h = len(rows), int(lengths[0]), self.horizon
+        cov = self.covariates
+        y = np.full((n, longest + h), np.nan)
+        inputs = np.zeros((n, longest, cov.input_width), np.float32)
+        known = np.zeros((n, longest + h, cov.known_width), np.float32)
+        for j, (i, first, length) in enumerate(zip(rows, begin, lengths, strict=True)):
+            here = slice(int(panel.offsets[i] + first), int(panel.offsets[i] + first + length))
+            ahead = slice(here.start, min(here.stop + h, int(panel.offsets[i + 1])))
+            y[j, : ahead.stop - ahead.start] = panel.target[ahead]
+            if not cov.input_width:
+                continue
+            times = panel.step.next(panel.start[i], np.arange(first, first + length + h))
+            known[j, : length + h] = cov.known(_columns(panel, cov.future, ahead, int(length) + h), times)
+            past = _columns(panel, cov.past, here, int(length))
+            static = {
+                name: np.full(int(length), panel.static_categorical[name][i] if name in cov.levels else panel.static_numeric[name][i])
+                for name in cov.static
+            }
+            shape = (int(length),)
+            inputs[j, :length] = np.concatenate(
+                [cov.block(cov.static, static, shape), cov.block(cov.past, past, shape), known[j, :length]], axis=-1
+            )
+        return Block(y, inputs, known, np.asarray(lengths, np.int64))
+
+    # -- the recursion -------------------------------------------------------------------------------------------
+
+    def start(self, rows: int) -> State:
+        """The codec's part of the state of `rows` new series."""
+        return self.scaling.start(rows)
+
+    def encode(self, state: State, y: np.ndarray, lengths: np.ndarray, *, anchors: bool) -> Encoded:
+        """Run the recursion over y [N, T]; `lengths` [N] must not grow; the arrays of `state` change in place.
+
+        Each step touches the series that still run and no other, so every series ends at its own last frame.
+        """
+        n, frames = y.shape
+        scaling = self.scaling
+        x = scaling.forward(np.ascontiguousarray(y.T))
+        features = np.zeros((n, frames, scaling.features), np.float32)
+        level, scale = np.zeros((n, frames)), np.ones((n, frames))
+        out = np.zeros((n, frames, self.horizon, scaling.choices), np.float32) if anchors else None
+        running = np.searchsorted(-lengths, -np.arange(frames), side="left")
+        for t in range(frames):
+            k = int(running[t])
+            live = {name: array[:k] for name, array in state.items()}
+            features[:k, t] = scaling.observe(live, x[t, :k])
+            level[:k, t], scale[:k, t] = live["level"], live["scale"]
+            if out is not None:
+                out[:k, t] = scaling.anchors(live, self.horizon)
+        return Encoded(features, level, scale, out)
+
+    def head_context(self, anchors: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """anchors [..., h, A] and known [..., h, K] as the head reads them: [..., context] float32."""
+        flat = anchors.reshape(*anchors.shape[:-2], -1) * np.float32(0.25)
+        return np.concatenate([flat, known.reshape(*known.shape[:-2], -1)], axis=-1)
+
+    def targets(self, y: np.ndarray, level: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """z of the `horizon` values after each frame: y [N, T + h], level and scale [N, T] -> [N, T, h] float32, NaN = unknown."""
+        x = self.scaling.forward(y)
+        ahead = np.lib.stride_tricks.sliding_window_view(x[:, 1:], self.horizon, axis=1)[:, : level.shape[1]]
+        return ((ahead - level[..., None]) / scale[..., None]).astype(np.float32)
+
+    # -- back to values ------------------------------------------------------------------------------------------
+
+    def decode(self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray, wanted: np.ndarray, df: float) -> np.ndarray:
+        """The head's output raw [..., h, P] as values of y at the probabilities `wanted` [W]: [..., h, W]."""
+        return self.decode_scores(raw, level, scale, distribution.normal_quantile(wanted), df)
+
+    def decode_scores(self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray, scores: np.ndarray, df: float) -> np.ndarray:
+        """The same at normal scores [..., W] (a sample is a score drawn at random)."""
+        level, scale = level[..., None, None], scale[..., None, None]
+        if self.output == "negative_binomial":
+            mean, alpha = self._counts(raw, level, scale)
+            return distribution.negative_binomial_quantile(distribution.normal_probability(scores), mean, alpha)
+        z = distribution.at_scores(self.output, raw, self.levels, scores, df)
+        return self.scaling.inverse(level + scale * z)
+
+    def point(self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray, df: float) -> np.ndarray:
+        """The point forecast [..., h]: the median; for counts and for `mean`, the mean."""
+        if self.output == "negative_binomial":
+            return self._counts(raw, level[..., None, None], scale[..., None, None])[0][..., 0]
+        return self.decode(raw, level, scale, np.array([0.5]), df)[..., 0]
+
+    def _counts(self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raw = np.asarray(raw, np.float64)
+        mean = np.expm1(np.clip(level + scale * raw[..., :1], 1e-3, 30.0))
+        return mean, distribution.MIN_SPREAD + distribution.softplus(raw[..., 1:2])
+
+
+def fit(
+    panel: Panel,
+    *,
+    horizon: int,
+    output: distribution.Output,
+    levels: tuple[float, ...],
+    scaling: str,
+    seasons: tuple[int, ...] | None,
+    calendar: bool,
+) -> SeriesCodec:
+    """The codec of `panel`, the training part. `seasons` None: those usual for its time step.
+
+    Raises DataError: nothing to learn (every series constant), negative or broken counts for negative_binomial, a season that no series
+    is long enough for.
+    """
+    y = panel.target
+    seen = y[np.isfinite(y)]
+    lowest = float(seen.min())
+    whole = bool((seen == np.round(seen)).all())
+    if output == "negative_binomial" and (lowest < 0 or not whole):
+        bad = float(seen[(seen < 0) | (seen != np.round(seen))][0])
+        raise DataError(f"output negative_binomial needs counts (0, 1, 2, ...), but column '{panel.columns.target}' holds {bad:g}")
+    if float(seen.max()) == lowest:
+        raise DataError(
+            f"column '{panel.columns.target}' is constant (every value is {lowest:g}): there is nothing to learn from this table"
+        )
+    if output == "negative_binomial" or (lowest == 0 and whole):
+        transform = "log1p"
+    else:
+        transform = "log" if lowest > 0 else "identity"
+    lengths = np.diff(panel.offsets)
+    chosen = _seasons(panel.step, lengths) if seasons is None else tuple(sorted(set(seasons)))
+    for m in chosen:
+        if m < 2 or m >= lengths.max():
+            raise DataError(f"season {m}: must be at least 2 and below the longest series ({int(lengths.max())} rows)")
+    level = chosen[0] if chosen and chosen[0] <= horizon else 1
+    windows = tuple(sorted({w for w in (4, 8, 26) if not chosen or w < chosen[0]} | set(chosen)))
+    first = Scaling(
+        kind=scaling,  # type: ignore[arg-type]
+        transform=transform,
+        floor=lowest,
+        seasons=chosen,
+        windows=windows,
+        level=level,
+        smoothing=tuple(0.3 if i == 0 else 0.5 for i in range(len(chosen))),
+        warmup=2 * (chosen[0] if chosen else 12),
+    )
+    return SeriesCodec(
+        columns=panel.columns,
+        step=panel.step,
+        horizon=horizon,
+        output=output,
+        levels=levels,
+        scaling=first.model_copy(update={"prior": _prior(panel, first)}),
+        covariates=Covariates.fit(panel, calendar),
+    )
+
+
+def _seasons(step: Step, lengths: np.ndarray) -> tuple[int, ...]:
+    """The seasons usual for a time step, of which the typical series sees a few rounds."""
+    if step.unit == "int":
+        return ()
+    if step.unit == "month":
+        usual: tuple[float, ...] = (12 / step.n,)
+    elif step.n < DAY:
+        usual = (DAY / step.n, 7 * DAY / step.n)
+    elif step.n < 7 * DAY:
+        usual = (7 * DAY / step.n,)
+    else:
+        usual = (364 * DAY / step.n,)
+    typical = float(np.median(lengths))
+    return tuple(int(m) for m in usual if m == int(m) and m >= 2 and m * MIN_ROUNDS <= typical)
+
+
+def _prior(panel: Panel, scaling: Scaling) -> float:
+    """The typical scale of a series: of x, or as a share of |y|; what a series starts with whose first value alone is known."""
+    shares = []
+    for i in range(min(len(panel), 500)):
+        x = scaling.forward(panel.target[panel.series(i)])
+        x = x[np.isfinite(x)]
+        if len(x) > 1:
+            size = 1.0 if scaling.transform != "identity" else max(float(np.abs(x).mean()), 1e-9)
+            shares.append(float(np.abs(np.diff(x)).mean()) / size)
+    return max(float(np.median(shares)), 1e-3) if shares else 0.1
+
+
+def _columns(panel: Panel, names: tuple[str, ...], rows: slice, length: int) -> dict[str, np.ndarray]:
+    """The rows of covariates, with missing values up to `length` where the table ends before."""
+    out = {}
+    for name in names:
+        values = panel.categorical[name] if name in panel.levels else panel.numeric[name]
+        full = np.full(length, -1 if name in panel.levels else np.nan, np.float64)
+        part = values[rows]
+        full[: len(part)] = part
+        out[name] = full
+    return out

@@ -1,0 +1,60 @@
+"""The contract between a task and those who train, save and serve it."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor, nn
+
+from recurra.config import config
+from recurra.data.batch import Batch
+
+CoreState = Any  # what recurra.nn's layers carry: a tensor, or (h, c)
+
+
+@config
+class Core:
+    """The recurrent network, the same for every task."""
+
+    cell: Literal["lstm", "gru", "rnn"] = Field("lstm", description="equations of one step")
+    hidden: int = Field(128, ge=1, description="units a layer")
+    layers: int = Field(2, ge=1, description="layers, one upon the other")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of values dropped between layers and in the head, in training")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What the runtime needs to play a model: `layers`, in order, each {"kind": ..., "name": ...}, and their weights."""
+
+    layers: list[dict[str, Any]]
+    weights: dict[str, np.ndarray]
+
+
+class Task(nn.Module, ABC):
+    """A model of one job. It never builds an optimiser and never reads data."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def forward(self, batch: Batch, state: CoreState | None = None) -> tuple[Tensor, CoreState]:
+        """The head's output at every step of `batch`, and the state after it. `state` None: from nothing."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(sum, count) over all valid targets; whoever trains divides, once."""
+
+    @abstractmethod
+    def export(self) -> Export:
+        """The layers and weights for the runtime. Raises UnsupportedError naming what it can't play."""
+
+
+def detach(state: CoreState) -> CoreState:
+    """The same state without its history: where truncated backpropagation through time cuts."""
+    return tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
+
+
+def arrays(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:
+    """A module's parameters as float32 arrays, each name behind `prefix`."""
+    return {f"{prefix}.{k}": v.detach().cpu().float().numpy().copy() for k, v in module.named_parameters()}

@@ -1,0 +1,187 @@
+"""Train a recipe and write its model file: checkpoints on the way, the best kept, whole or not at all."""
+
+import json
+import logging
+import shutil
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+
+from recurra import modelfile
+from recurra.config import dump
+from recurra.errors import RecipeError
+from recurra.runtime import model as runtime
+from recurra.tasks.task import Core
+from recurra.training.lightning import Training, averaging
+from recurra.training.prepare import PREPARE, Prepared
+from recurra.training.recipe import Fit, Recipe
+
+
+def train(
+    task: Any,
+    data: Any,
+    *,
+    core: Core | None = None,
+    fit: Fit | None = None,
+    out: str | Path,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+) -> Any:
+    """Train `task` on `data` and write the model folder `out`; returns the model, loaded by the runtime.
+
+    Four typed parts decide the run, e.g. train(Forecast(horizon=24), Series("data.csv"), core=Core(hidden=64),
+    fit=Fit(seed=1), out="model"). While it runs, checkpoints lie in `<out>.training`; `resume` goes on from the last one
+    there, with the same result as if nothing had happened. `overwrite` allows an existing model to be replaced.
+
+    Raises DataError, RecipeError, ModelFileError (out exists).
+    """
+    recipe = Recipe(task, data, core or Core(), fit or Fit())
+    out = Path(out)
+    modelfile.check_room(out, overwrite)
+    prepared = PREPARE[recipe.name](recipe)
+    work = out.with_name(out.name + ".training")
+    identity = _identity(recipe, prepared)
+    checkpoint = _open(work, identity, resume)
+    module = Training(prepared.task, recipe.fit, prepared.train, prepared.validation)
+    started = time.monotonic()
+    with _quiet():
+        trainer = _trainer(recipe.fit, work, validate=prepared.validation is not None, progress=progress)
+        trainer.fit(module, ckpt_path=str(checkpoint) if checkpoint else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        _keep_best(module, trainer)
+        seconds = time.monotonic() - started
+        model = _write(recipe, prepared, module, trainer, out, overwrite, seconds)
+        shutil.rmtree(work, ignore_errors=True)
+        return model
+    return None
+
+
+def _identity(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
+    """What must be the same for a run to be resumed."""
+    fit = dump(recipe.fit)
+    return {
+        "task": recipe.name,
+        "config": dump(recipe.task),
+        "core": dump(recipe.core),
+        "fit": {name: fit[name] for name in fit if name not in ("devices", "nodes")},
+        "data": prepared.digest,
+    }
+
+
+def _open(work: Path, identity: dict[str, Any], resume: bool) -> Path | None:
+    """The checkpoint to go on from, and a work folder that says whose it is."""
+    note, last = work / "run.json", work / "last.ckpt"
+    if resume:
+        if not last.exists():
+            raise RecipeError(f"nothing to resume: there is no checkpoint '{last}'; start without --resume")
+        kept = json.loads(note.read_text())
+        for part, value in identity.items():
+            if kept.get(part) != value:
+                raise RecipeError(f"can't resume '{work}': the {part} differs from the run that was interrupted; start without --resume")
+        return last
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    note.write_text(json.dumps(identity))
+    return None
+
+
+def _trainer(fit: Fit, work: Path, *, validate: bool, progress: bool) -> pl.Trainer:
+    callbacks: list[Callback] = []
+    if fit.average:
+        callbacks.append(averaging(fit.average))
+    best: dict[str, Any] = {"monitor": "validation_loss", "filename": "best"} if validate else {"filename": "newest"}
+    callbacks.append(ModelCheckpoint(dirpath=work, save_last=True, save_top_k=1, enable_version_counter=False, **best))
+    if validate:
+        callbacks.append(EarlyStopping("validation_loss", patience=fit.patience))
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=5))
+    return pl.Trainer(
+        max_epochs=fit.epochs,
+        accelerator="auto",
+        devices=fit.devices,
+        num_nodes=fit.nodes,
+        gradient_clip_val=fit.clip,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        default_root_dir=work,
+    )
+
+
+def _keep_best(module: Training, trainer: pl.Trainer) -> None:
+    """The weights of the best checkpoint (the last one, where nothing was validated)."""
+    saver = trainer.checkpoint_callback
+    assert isinstance(saver, ModelCheckpoint)
+    kept = torch.load(saver.best_model_path, map_location="cpu", weights_only=False)
+    module.load_state_dict(kept["state_dict"])
+
+
+def _write(
+    recipe: Recipe, prepared: Prepared, module: Training, trainer: pl.Trainer, out: Path, overwrite: bool, seconds: float
+) -> Any:
+    task = module.task.cpu().eval()
+    export = task.export()
+    parameters = sum(p.numel() for p in task.parameters())
+    training = {"seconds": round(seconds, 1), "epochs": trainer.current_epoch, "parameters": parameters, **prepared.sizes}
+    manifest = {
+        "task": recipe.name,
+        "codec": prepared.codec,
+        "layers": export.layers,
+        "config": {"task": dump(recipe.task), "core": dump(recipe.core), "fit": dump(recipe.fit)},
+        "data": prepared.digest,
+        "training": training,
+    }
+    files: dict[str, str | bytes] = {}
+    if prepared.scored is not None:
+        held_out = prepared.validation.borders if prepared.validation is not None else None
+        del held_out
+        scores = runtime.make(recipe.name, manifest, export.weights, digest="").evaluate(prepared.scored)
+        files["metrics.json"] = json.dumps({"part": "validation", **scores.to_json()}, indent=1)
+    files["README.md"] = _card(recipe, training, files.get("metrics.json"))
+    modelfile.write(out, manifest, export.weights, files, overwrite=overwrite)
+    return runtime.load(out)
+
+
+def _card(recipe: Recipe, training: dict[str, Any], metrics: str | bytes | None) -> str:
+    lines = [
+        f"# A recurra model: {recipe.name}",
+        "",
+        f"Trained on {training['series']} series ({training['rows']} rows) in {training['seconds']} s; {training['parameters']} parameters.",
+        "",
+        "    recurra info THIS_FOLDER",
+        "    recurra predict THIS_FOLDER data.csv --out forecasts.csv",
+        "    recurra stream THIS_FOLDER --state live.state",
+    ]
+    if metrics:
+        lines += ["", "Scores beside the naive floors (validation part) are in metrics.json."]
+    return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def _quiet() -> Any:
+    """Lightning's advice is for its own users."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
