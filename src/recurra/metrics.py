@@ -5,8 +5,8 @@ afterwards, as M4 does. Missing actuals (NaN) are left out; a score of nothing i
 the actual is known: the score is then NaN.
 
 [M4]: Makridakis, Spiliotis, Assimakopoulos (2020), The M4 Competition, and the organisers' R code, "Benchmarks and
-Evaluation.R". [GluonTS]: Alexandrov et al. (2020), JMLR 21(116); its evaluation's mean_weighted_sum_quantile_loss and
-quantile_loss.
+Evaluation.R".
+[GluonTS]: Alexandrov et al. (2020), JMLR 21(116); quantile_loss and mean weighted quantile loss of its evaluation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,8 @@ from numpy.typing import ArrayLike
 
 from recurra.errors import DataError
 
-SEASONALITY = {
-    "yearly": 1,
-    "quarterly": 4,
-    "monthly": 12,
-    "weekly": 1,
-    "daily": 1,
-    "hourly": 24,
-}  # m of each M4 group [M4]
+# m of each M4 group [M4]
+SEASONALITY = {"yearly": 1, "quarterly": 4, "monthly": 12, "weekly": 1, "daily": 1, "hourly": 24}
 
 
 def _pair(y: ArrayLike, f: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -89,8 +83,9 @@ def mase(y: ArrayLike, f: ArrayLike, insample: ArrayLike, m: int) -> float:
 
 
 def owa(smape_: float, mase_: float, naive2_smape: float, naive2_mase: float) -> float:
-    """Overall weighted average: half the sum of both scores' ratios to Naive2's; all four are averages over series.
-    [M4]
+    """Overall weighted average: half the sum of both scores' ratios to Naive2's. [M4]
+
+    All four numbers are averages over the series of a group.
     """
     return (_ratio(smape_, naive2_smape) + _ratio(mase_, naive2_mase)) / 2
 

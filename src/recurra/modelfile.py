@@ -13,8 +13,8 @@ its model when the README is corrected.
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -76,8 +76,10 @@ def write(
 
     manifest: task, codec, layers, config and data (the training data's digest), JSON values; format, created,
     library, files and digest are added.  weights: name -> array.  files: name -> content, such as README.md and
-    metrics.json. An existing model is replaced only with overwrite=True; anything else at `path` never.  Raises
-    ModelFileError.
+    metrics.json.
+    An existing model is replaced only with overwrite=True; anything else at `path` never.
+    Raises ModelFileError: no room, a manifest that lacks a part or is no JSON, an array that safetensors can't hold,
+    a folder that can't be written.
     """
     path, files = Path(path), dict(files or {})
     for name in files:
@@ -85,9 +87,14 @@ def write(
             raise ModelFileError(
                 f"'{name}' can't be a further file of a model: use a plain name other than {MANIFEST} and {WEIGHTS}"
             )
-    _check_room(path, overwrite)
-    arrays = {name: np.ascontiguousarray(value) for name, value in weights.items()}
-    blobs = {WEIGHTS: save(arrays), **{k: v.encode() if isinstance(v, str) else v for k, v in files.items()}}
+    check_room(path, overwrite)
+    arrays = {name: np.asarray(value, order="C") for name, value in weights.items()}
+    try:
+        tensors = save(arrays)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        kinds = ", ".join(sorted({str(value.dtype) for value in arrays.values()}))
+        raise ModelFileError(f"the weights must be plain numeric arrays, not {kinds}: convert them ({error})") from None
+    blobs = {WEIGHTS: tensors, **{k: v.encode() if isinstance(v, str) else v for k, v in files.items()}}
     whole = {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,25 +108,16 @@ def write(
     if lacking:
         raise ModelFileError(f"the manifest lacks {', '.join(lacking)}: give every one")
     try:
+        whole = json.loads(json.dumps(whole, allow_nan=False))  # as it will be read: lists, string keys
         whole["digest"] = _manifest_digest(whole)
-        whole = json.loads(json.dumps(whole))
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"the manifest must hold finite JSON values: {error}") from None
     blobs[MANIFEST] = (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
-        temporary.chmod(0o777 & ~_umask())
-        for name, blob in blobs.items():
-            with (temporary / name).open("wb") as file:
-                file.write(blob)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync(temporary)
-        _check_room(path, overwrite)
-        _rename(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _place(path, blobs, overwrite)
+    except OSError as error:
+        raise ModelFileError(f"the model can't be written to {path}: {error.strerror}: choose another path") from error
     return ModelFile(path, whole, arrays, _output_digest(whole, whole["files"][WEIGHTS]))
 
 
@@ -217,7 +215,8 @@ def _file(path: Path, name: str, hashes: Mapping[str, str | None]) -> bytes:
     return blob
 
 
-def _check_room(path: Path, overwrite: bool) -> None:
+def check_room(path: Path, overwrite: bool) -> None:
+    """Raises ModelFileError where `write` would refuse `path`; call it before a long training run."""
     if not os.path.lexists(path):
         return
     if not (path / MANIFEST).is_file():
@@ -226,18 +225,35 @@ def _check_room(path: Path, overwrite: bool) -> None:
         raise ModelFileError(f"{path} already holds a model: choose another path, or say overwrite=True")
 
 
+def _place(path: Path, blobs: Mapping[str, bytes], overwrite: bool) -> None:
+    """Write the files into a temporary folder, make them durable, and put the folder at `path`."""
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    temporary.mkdir()
+    try:
+        for name, blob in blobs.items():
+            with (temporary / name).open("wb") as file:
+                file.write(blob)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync(temporary)
+        check_room(path, overwrite)
+        _rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _rename(temporary: Path, path: Path) -> None:
     """Put the finished folder at `path`; a model that is there steps aside first and is deleted last."""
     if not path.exists():
         os.rename(temporary, path)
         _sync(path.parent)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-    os.rename(path, aside / path.name)
+    aside = path.parent / f".{path.name}.{secrets.token_hex(4)}.old"
+    os.rename(path, aside)
     try:
         os.rename(temporary, path)
     except OSError:
-        os.rename(aside / path.name, path)
+        os.rename(aside, path)
         raise
     finally:
         _sync(path.parent)
@@ -252,12 +268,6 @@ def _sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _version() -> str:

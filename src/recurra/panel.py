@@ -19,19 +19,20 @@ from recurra.timestep import Step
 class Columns(BaseModel):
     """What the columns of a long table mean; saved with the model.
 
-    static: one value per series.  past: known up to now.  future: known ahead, too.  Covariates are numeric, or
-    categorical (strings, booleans, categoricals).  gaps: what to do where a time stamp is missing: refuse the table,
-    or insert rows that are missing.
+    static: one value per series.  past: known up to now.  future: known ahead, too.
+    Covariates are numeric, or categorical: strings, booleans, categoricals; in a CSV file, a column where one of the
+    first 10,000 rows is not a number.
+    gaps: what to do where a time stamp is missing: refuse the table, or insert rows that are missing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    target: str = Field("y", description="column to learn")
-    time: str = Field("ds", description="column of time stamps: integers, dates or date-times")
-    series: str | None = Field("unique_id", description="column of series ids; None: the table is one series")
-    static: tuple[str, ...] = Field((), description="covariates with one value per series")
-    past: tuple[str, ...] = Field((), description="covariates known up to the present")
-    future: tuple[str, ...] = Field((), description="covariates known for the future, too")
+    target: str = Field(default="y", description="column to learn")
+    time: str = Field(default="ds", description="column of time stamps: integers, dates or date-times")
+    series: str | None = Field(default="unique_id", description="column of series ids; None: the table is one series")
+    static: tuple[str, ...] = Field(default=(), description="covariates with one value per series")
+    past: tuple[str, ...] = Field(default=(), description="covariates known up to the present")
+    future: tuple[str, ...] = Field(default=(), description="covariates known for the future, too")
     gaps: Literal["refuse", "fill"] = Field(
         "refuse", description="a missing time stamp: refuse it, or insert a missing row"
     )
@@ -63,11 +64,14 @@ class Panel:
     """N series on one time step, their R rows end to end. Row r of series i stands at time `step.next(start[i], r -
     offsets[i])`.
 
-    ids: str [N].  offsets: int64 [N+1].  start: int64 or datetime64[us] [N].  target: float64 [R], NaN = missing.
-    numeric: past and future covariates, float64 [R], NaN = missing.  categorical: int32 codes [R] into `levels`, -1 =
-    missing. static_numeric: float64 [N].  static_categorical: int32 [N].  levels: categorical column -> its sorted
-    values. observed_until: int64 [N], rows of each series before the trailing rows whose target is missing (the known
-    future of a model with future columns); the series' length if there are no future columns.
+    ids: str [N].  offsets: int64 [N+1].  start: int64 or datetime64[us] [N].
+    target: float64 [R], NaN = missing.
+    numeric: past and future covariates, float64 [R], NaN = missing.
+    categorical: past and future covariates, int32 codes [R] into `levels`, -1 = missing.
+    static_numeric: float64 [N].  static_categorical: int32 codes [N].
+    levels: categorical column -> its sorted values.
+    observed_until: int64 [N], rows of each series before its trailing rows whose target is missing (the known future
+    of a model with future columns); the series' length if there are no future columns.
     """
 
     columns: Columns

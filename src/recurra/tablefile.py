@@ -131,7 +131,8 @@ def write(frame: dict[str, np.ndarray] | pl.DataFrame, path: str | os.PathLike[s
     file is ever seen.
 
     frame: columns of one length; datetime64 columns are written as ISO dates, or date-times if any is not at
-    midnight.  NaN: empty in CSV. Raises DataError: an unknown ending, no such folder, columns of different lengths.
+    midnight.  NaN: empty in CSV, null in JSON.
+    Raises DataError: an unknown ending, no such folder, columns of different lengths.
     """
     path = Path(path)
     ending = _ending(path)

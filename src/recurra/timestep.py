@@ -111,10 +111,12 @@ def positions(
 ) -> tuple[Step, np.ndarray | None]:
     """Check the order of every series and find the common step.
 
-    time: int64 [R], series after series (microseconds if `dates`).  offsets: int64 [N+1].  step: the step to hold to,
-    or None to infer it. Returns the step, and None if no row is missing; else int64 [R], each row's place in its
-    series once the gaps are filled. Raises DataError: duplicated, unsorted, irregular or gapped stamps, steps that
-    differ between series, no step to be known.
+    time: int64 [R], series after series (microseconds if `dates`).  offsets: int64 [N+1].
+    step: the step to hold to, or None to infer it.
+    Returns the step, and None if no row is missing; else int64 [R], each row's place in its series once the gaps are
+    filled.
+    Raises DataError: duplicated, unsorted, irregular or gapped stamps, steps that differ between series, no step to
+    be known.
     """
     at = _Place(time, offsets, ids, dates, where)
     lengths = np.diff(offsets)

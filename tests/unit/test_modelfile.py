@@ -61,6 +61,27 @@ def test_round_trip(model):
     assert sorted(os.listdir(model.parent)) == ["model"]
 
 
+def test_shapes_and_keys_survive(tmp_path):
+    manifest = {**MANIFEST, "config": {10: (1, 2), 9: "Größe"}}
+    path = modelfile.write(tmp_path / "model", manifest, {"scalar": np.array(3.0), "none": np.zeros((0, 2))}).path
+    got = modelfile.read(path)
+    assert got.manifest["config"] == {"10": [1, 2], "9": "Größe"}
+    assert got.weights["scalar"].shape == ()
+    assert got.weights["none"].shape == (0, 2)
+
+
+def test_weights_are_numbers(tmp_path):
+    for bad in (np.array(["a"]), np.array([None])):
+        with pytest.raises(ModelFileError, match="plain numeric arrays"):
+            modelfile.write(tmp_path / "model", MANIFEST, {"w": bad})
+
+
+def test_no_place_to_write(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelFileError, match="can't be written"):
+        modelfile.write(tmp_path / "file" / "model", MANIFEST, WEIGHTS)
+
+
 def test_digest_covers_what_decides_the_outputs(model, tmp_path):
     digest = modelfile.read(model).digest
     assert len(digest) == 64

@@ -339,7 +339,7 @@ def test_no_such_column(tmp_path):
 def test_a_column_in_two_roles():
     for roles in ({"past": ("x",), "future": ("x",)}, {"static": ("y",)}, {"time": "y"}, {"past": ("x", "x")}):
         with pytest.raises(ValidationError, match="used in two roles"):
-            Columns(**roles)
+            Columns.model_validate(roles)
 
 
 def test_target_not_numeric(tmp_path):
