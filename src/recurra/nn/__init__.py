@@ -1,0 +1,5 @@
+"""Layers over time."""
+
+from recurra.nn.recurrent import GRU, LSTM, RNN
+
+__all__ = ["GRU", "LSTM", "RNN"]
