@@ -1,9 +1,9 @@
 """Gated recurrent unit (Cho et al. 2014), in cuDNN's and torch's form: the reset gate acts AFTER the recurrent product.
 
-    r  = σ(W_ir x + b_ir + W_hr h + b_hr)            how much of the past the new value sees
-    z  = σ(W_iz x + b_iz + W_hz h + b_hz)            how much to keep
-    n  = tanh(W_in x + b_in + r * (W_hn h + b_hn))   what is new
-    h' = (1 - z) * n + z * h
+r  = σ(W_ir x + b_ir + W_hr h + b_hr)            how much of the past the new value sees
+z  = σ(W_iz x + b_iz + W_hz h + b_hz)            how much to keep
+n  = tanh(W_in x + b_in + r * (W_hn h + b_hn))   what is new
+h' = (1 - z) * n + z * h
 """
 
 from dataclasses import dataclass

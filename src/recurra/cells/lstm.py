@@ -1,11 +1,11 @@
 """Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers, Schmidhuber and Cummins 2000).
 
-    i  = σ(W_ii x + b_ii + W_hi h + b_hi)       what to let in
-    f  = σ(W_if x + b_if + W_hf h + b_hf)       what to keep
-    g  = tanh(W_ig x + b_ig + W_hg h + b_hg)    what is new
-    o  = σ(W_io x + b_io + W_ho h + b_ho)       what to show
-    c' = f * c + i * g
-    h' = o * tanh(c')
+i  = σ(W_ii x + b_ii + W_hi h + b_hi)       what to let in
+f  = σ(W_if x + b_if + W_hf h + b_hf)       what to keep
+g  = tanh(W_ig x + b_ig + W_hg h + b_hg)    what is new
+o  = σ(W_io x + b_io + W_ho h + b_ho)       what to show
+c' = f * c + i * g
+h' = o * tanh(c')
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,9 @@ class LSTM:
 
     def named_gates(self, x: Tensor, state: LSTMState) -> dict[str, Tensor]:
         """The activated gates i f g o, each [B, H], for x [B, I]."""
-        i, f, g, o = (linear(x, self.weight_ih, self.bias_ih) + linear(state.h, self.weight_hh, self.bias_hh)).chunk(4, -1)
+        i, f, g, o = (linear(x, self.weight_ih, self.bias_ih) + linear(state.h, self.weight_hh, self.bias_hh)).chunk(
+            4, -1
+        )
         return {"i": torch.sigmoid(i), "f": torch.sigmoid(f), "g": torch.tanh(g), "o": torch.sigmoid(o)}
 
     def advance(self, gates: dict[str, Tensor], state: LSTMState) -> tuple[Tensor, LSTMState]:

@@ -1,6 +1,6 @@
 """The plain recurrent network (Elman 1990), with tanh or with relu.
 
-    h' = φ(W_ih x + b_ih + W_hh h + b_hh)       φ = tanh (TanhRNN) or relu (ReluRNN)
+h' = φ(W_ih x + b_ih + W_hh h + b_hh)       φ = tanh (TanhRNN) or relu (ReluRNN)
 """
 
 from dataclasses import dataclass

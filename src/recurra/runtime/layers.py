@@ -51,7 +51,10 @@ class Recurrent:
             if k == 0:
                 self.inputs, self.hidden = ih.shape[1], hidden
             gates = plain.GATES["rnn_tanh" if cell == "rnn" else cell]
-            want = {f"weight_ih_l{k}": (gates * self.hidden, width or self.inputs), f"weight_hh_l{k}": (gates * self.hidden, self.hidden)}
+            want = {
+                f"weight_ih_l{k}": (gates * self.hidden, width or self.inputs),
+                f"weight_hh_l{k}": (gates * self.hidden, self.hidden),
+            }
             for name, array in zip(want, (ih, hh), strict=True):
                 if array.shape != want[name]:
                     raise ModelFileError(f"{name} of this {cell} must have shape {want[name]}, not {array.shape}")
@@ -87,9 +90,8 @@ class Recurrent:
                 raise DataError(f"lengths must be {rows} numbers between 0 and {frames}, not {lengths.tolist()}")
         y = np.empty((rows, frames, self.hidden), np.float32)
         new = tuple(np.empty(shape, np.float32) for _ in last)
-        h, c = (*last, None)[:2]
-        hn, cn = (*new, None)[:2]
-        self._stack.run(x, lengths, h, c, y, hn, cn)
+        c, cn = (last[1], new[1]) if len(last) > 1 else (None, None)
+        self._stack.run(x, lengths, last[0], c, y, new[0], cn)
         return y, new
 
 
@@ -98,8 +100,9 @@ class Linear:
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray | None):
         weight = np.ascontiguousarray(weight, np.float32)
-        if weight.ndim != 2 or (bias is not None and np.shape(bias) != weight.shape[:1]):
-            raise ModelFileError(f"a linear layer has weight [O, I] and bias [O], not {weight.shape}, {np.shape(bias)}")
+        if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+            shapes = f"{weight.shape}, {None if bias is None else bias.shape}"
+            raise ModelFileError(f"a linear layer has weight [O, I] and bias [O], not {shapes}")
         self.outputs, self.inputs = weight.shape
         bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
         self._map = plain.LinearMap(weight, bias) if _core is None else _core.LinearMap(weight, bias)

@@ -54,7 +54,9 @@ class Stack:
     def add(self, ih: np.ndarray, hh: np.ndarray, bias_ih: np.ndarray | None, bias_hh: np.ndarray | None) -> None:
         """Put a layer on top: torch's shapes."""
         none = np.zeros(ih.shape[0], np.float32)
-        self._layers.append((ih.T.copy(), hh.T.copy(), none if bias_ih is None else bias_ih, none if bias_hh is None else bias_hh))
+        self._layers.append(
+            (ih.T.copy(), hh.T.copy(), none if bias_ih is None else bias_ih, none if bias_hh is None else bias_hh)
+        )
 
     def run(
         self,
@@ -98,10 +100,10 @@ class Stack:
             z = sigmoid(xz + hz)
             return (1 - z) * tanh(xn + sigmoid(xr + hr) * hidden_n) + z * h, None
         total = product(h, hh, from_x + bias_hh)
-        if self.cell == "lstm":
+        if self.cell == "lstm" and c is not None:
             i, f, g, o = np.split(total, 4, 1)
-            c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-            return sigmoid(o) * tanh(c), c
+            memory = sigmoid(f) * c + sigmoid(i) * tanh(g)
+            return sigmoid(o) * tanh(memory), memory
         return (tanh(total) if self.cell == "rnn_tanh" else np.maximum(total, np.float32(0))), None
 
 
