@@ -115,11 +115,11 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, dy: Tensor | None, dcs: Tensor | None, dhn: Tensor | None, dcn: Tensor | None
-    ) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Gradients of y, cs, hn, cn (None where nobody asked) to those of x, h0, c0 and the weights."""
         lengths, reset, *rest = ctx.saved_tensors
-        x, h0, c0, w_ih, w_hh, y, cs, saved = (_plain(tensor) for tensor in rest)
+        plain: list[Any] = [_plain(tensor) for tensor in rest]
+        x, h0, c0, w_ih, w_hh, y, cs, saved = plain
         dx = torch.empty_like(x) if ctx.needs_input_grad[3] else None
         dh0 = torch.empty_like(h0)
         dc0 = None if c0 is None else torch.empty_like(c0)
