@@ -34,7 +34,7 @@ class Columns(BaseModel):
     past: tuple[str, ...] = Field(default=(), description="covariates known up to the present")
     future: tuple[str, ...] = Field(default=(), description="covariates known for the future, too")
     gaps: Literal["refuse", "fill"] = Field(
-        "refuse", description="a missing time stamp: refuse it, or insert a missing row"
+        default="refuse", description="a missing time stamp: refuse it, or insert a missing row"
     )
 
     @model_validator(mode="after")

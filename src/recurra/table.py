@@ -9,7 +9,7 @@ import polars as pl
 from recurra.errors import DataError, nearest
 from recurra.panel import Columns, Panel
 from recurra.tablefile import Source, broken, open_table, write
-from recurra.timestep import Step, positions
+from recurra.timestep import Step, positions, word
 
 __all__ = ["Columns", "Panel", "Step", "read", "write"]
 
@@ -39,7 +39,10 @@ def read(
     schema = dict(table.frame.collect_schema())
     for name in columns.names:
         if name not in schema and (name != columns.target or target_required):
-            raise DataError(f"{table.where} has no column '{name}': {nearest(name, schema)}")
+            raise DataError(
+                f"{table.where} has no column '{name}': {nearest(name, (word(n)[1:-1] for n in table.names or schema))}"
+            )
+        _check_type(table, name, schema.get(name), columns)
     raw = _collect(table, columns, schema, levels)
     codes = raw.pop("_series", np.zeros(len(raw["_time"]), dtype=np.uint32))
     names = raw.pop("_names", ["0"])
@@ -71,7 +74,7 @@ def read(
         if not observed.any():
             raise DataError(f"{table.where}: column '{columns.target}' has no value at all: a model needs some")
         raise DataError(
-            f"{table.where}: series '{ids[int(np.argmin(observed))]}' has no value of '{columns.target}': leave it out"
+            f"{table.where}: series {word(ids[int(np.argmin(observed))])} has no value of '{columns.target}': leave it out"
         )
     return Panel(
         columns=columns,
@@ -140,6 +143,17 @@ def _collect(
     return out
 
 
+def _check_type(table: Source, name: str, dtype: pl.DataType | None, columns: Columns) -> None:
+    """Refuse lists, structs and objects anywhere, and dates and durations outside the time column."""
+    if dtype is None or name == columns.time:
+        return
+    if dtype.is_nested() or dtype in (pl.Object, pl.Binary) or (dtype.is_temporal() and name != columns.series):
+        use = (
+            "text or integers" if name == columns.series else "numbers" if name == columns.target else "numbers or text"
+        )
+        raise DataError(f"{table.where}: column '{name}' holds {dtype}: use {use}")
+
+
 def _number(name: str, dtype: pl.DataType) -> pl.Expr:
     column = pl.col(name).str.strip_chars() if dtype == pl.String else pl.col(name)
     return column.cast(pl.Float64, strict=False)
@@ -201,7 +215,7 @@ def _understood(text: pl.Series, form: str) -> bool:
 
 def _bad_time(table: Source, name: str, value: str, row: int) -> DataError:
     return DataError(
-        f"{table.where}, {table.row(row)}: time stamp '{value}' of column '{name}' is not understood: write integers, "
+        f"{table.where}, {table.row(row)}: time stamp {word(value)} of column '{name}' is not understood: write integers, "
         "or ISO dates as 2020-01-31, 2020-01-31T13:00:00 or 2020-01, all in one form"
     )
 
@@ -247,7 +261,7 @@ def _check(
         raise DataError(f"{place}: column '{name}' holds {value}: leave a missing value empty")
     if not is_time:
         raise DataError(
-            f"{place}: column '{name}' holds '{value}', which is not a number: correct it or leave it empty"
+            f"{place}: column '{name}' holds {word(value)}, which is not a number: correct it or leave it empty"
         )
     if value is None:
         raise DataError(f"{place}: no time stamp in column '{name}': give every row one")
@@ -267,7 +281,7 @@ def _codes(
     for value in present:
         if value not in known:
             raise DataError(
-                f"{where}: column '{name}' holds '{value}', which the model has never seen: {nearest(value, known)}"
+                f"{where}: column '{name}' holds {word(value)}, which the model has never seen: {nearest(value, known)}"
             )
     if not known:
         return np.full(len(column), -1, dtype=np.int32), known
@@ -302,7 +316,9 @@ def _constant(values: np.ndarray, offsets: np.ndarray, ids: np.ndarray, name: st
     varies = low < high
     if varies.any():
         at = ids[int(np.argmax(varies))]
-        raise DataError(f"{where}: static column '{name}' changes within series '{at}': name it under past or future")
+        raise DataError(
+            f"{where}: static column '{name}' changes within series {word(at)}: name it under past or future"
+        )
     return np.nan_to_num(low, nan=-1).astype(np.int32) if codes else low
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from recurra.errors import DataError, nearest
+from recurra.timestep import word
 
 ENDINGS = (".csv", ".csv.gz", ".parquet", ".jsonl")
 
@@ -23,6 +24,7 @@ class Source(NamedTuple):
     where: str  # how messages name it: the path, or "the table"
     text: bool  # all columns are strings, as they stand in a CSV file
     first_line: int | None  # line of the first row in the file; None: count rows from 1
+    names: tuple[str, ...] = ()  # all columns that the source has, where `frame` was narrowed
 
     def row(self, index: int) -> str:
         """A row as a message names it: "line 7" of a text file, "row 6" otherwise."""
@@ -45,15 +47,30 @@ def open_table(source: Any, columns: Sequence[str]) -> Source:
         return Source(source.lazy(), "the table", False, None)
     try:
         frame = nw.from_native(source, eager_only=True)
-        return Source(
-            frame.select([c for c in columns if c in frame.columns]).to_polars().lazy(), "the table", False, None
-        )
     except TypeError:
-        raise DataError(
-            f"a table is a path or a pandas, Polars or pyarrow frame, not {type(source).__name__}: convert it"
-        ) from None
+        kind = type(source).__name__
+        raise DataError(f"a table is a path or a pandas, Polars or pyarrow frame, not {kind}: convert it") from None
+    used = frame.select([name for name in columns if name in frame.columns])
+    try:
+        return Source(used.to_polars().lazy(), "the table", False, None, tuple(map(str, frame.columns)))
     except Exception as error:  # pandas object columns of mixed types fail in pyarrow, in many ways
-        raise DataError(f"the table can't be read: {short(error)}") from error
+        raise _mixed(used, error) from error
+
+
+def _mixed(frame: nw.DataFrame[Any], error: Exception) -> DataError:
+    """Names the column of a pandas frame that holds values of several types, and the first that differs."""
+    for name in frame.columns:
+        try:
+            frame.select(name).to_polars()
+        except Exception:
+            values = frame[name].to_list()
+            kinds = [type(value) for value in values]
+            odd = next((row for row, kind in enumerate(kinds) if kind is not kinds[0]), 0)
+            return DataError(
+                f"the table, row {odd + 1}: column '{name}' holds {word(values[odd])} ({kinds[odd].__name__}) after "
+                f"{kinds[0].__name__} values: give the column one type"
+            )
+    return DataError(f"the table can't be read: {short(error)}")
 
 
 def _ending(path: Path) -> str:
@@ -104,6 +121,10 @@ def _separator(path: Path) -> str:
     return max(",;\t|", key=lambda mark: header.count(mark.encode()))
 
 
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
 def broken(where: Path | str, error: BaseException) -> DataError:
     """The DataError for a file that its reader can't read."""
     path, message = Path(where), short(error)
@@ -118,11 +139,13 @@ def broken(where: Path | str, error: BaseException) -> DataError:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    good = not line.strip() or isinstance(json.loads(line), dict)
+                    good = not line.strip() or isinstance(json.loads(line, parse_constant=_no_constant), dict)
                 except ValueError:
                     good = False
                 if not good:
-                    return DataError(f"{where}: line {number} is not a JSON object: write one object a line")
+                    return DataError(
+                        f"{where}: line {number} is not a JSON object: write one object a line, a missing value as null"
+                    )
     return DataError(f"{where} can't be read: {message}")
 
 

@@ -106,6 +106,12 @@ def show(stamp: Any, dates: bool = False) -> str:
     return text.removesuffix(".000000").removesuffix("T00:00:00")
 
 
+def word(value: Any) -> str:
+    """A name or value as an error message writes it: in quotes, on one line, at most 60 characters."""
+    text = " ".join(str(value).split())
+    return f"'{text if len(text) <= 60 else text[:57] + '...'}'"
+
+
 def positions(
     time: np.ndarray, offsets: np.ndarray, ids: np.ndarray, *, dates: bool, step: Step | None, gaps: str, where: str
 ) -> tuple[Step, np.ndarray | None]:
@@ -193,7 +199,7 @@ class _Place:
         self._time, self._offsets, self._ids, self._dates, self.where = time, offsets, ids, dates, where
 
     def id(self, row: int) -> str:
-        return f"'{self._ids[int(np.searchsorted(self._offsets, row, side='right')) - 1]}'"
+        return word(self._ids[int(np.searchsorted(self._offsets, row, side="right")) - 1])
 
     def time(self, row: int) -> str:
         return show(self._time[row], self._dates)

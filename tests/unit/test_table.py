@@ -1,5 +1,6 @@
 """Long tables become panels, the same from every kind of source; each kind of bad input is told in one clear line."""
 
+import datetime as dt
 import gzip
 from importlib import resources
 
@@ -336,6 +337,11 @@ def test_no_such_column(tmp_path):
     refused(save(tmp_path, TWO), "no column 'sale'", columns=Columns(future=("sale",)))
 
 
+def test_messages_are_one_short_line(tmp_path):
+    refused(save(tmp_path, TWO.replace("2.5", '"2\n' + "5" * 500 + '"')), "line 3", "'2 555", "...'")
+    refused(save(tmp_path, '"uni\nque",ds,y\na,1,1\n'), "no column 'unique_id'", "did you mean 'uni que'?")
+
+
 def test_a_column_in_two_roles():
     for roles in ({"past": ("x",), "future": ("x",)}, {"static": ("y",)}, {"time": "y"}, {"past": ("x", "x")}):
         with pytest.raises(ValidationError, match="used in two roles"):
@@ -345,6 +351,24 @@ def test_a_column_in_two_roles():
 def test_target_not_numeric(tmp_path):
     refused(save(tmp_path, TWO.replace("2.5", "two")), "t.csv, line 3", "column 'y'", "'two'", "not a number")
     refused(pl.DataFrame({"unique_id": ["a"] * 2, "ds": [1, 2], "y": ["1", "1,5"]}), "row 2", "'1,5'")
+
+
+def test_columns_of_a_wrong_type():
+    good = {"unique_id": ["a", "a"], "ds": [1, 2], "y": [1, 2]}
+    refused(pl.DataFrame({**good, "y": [[1], [2]]}), "'y'", "List", "use numbers")
+    refused(pl.DataFrame({**good, "y": [{"a": 1}, {"a": 2}]}), "'y'", "Struct", "use numbers")
+    refused(pl.DataFrame({**good, "y": [dt.date(2020, 1, 1)] * 2}), "'y'", "Date", "use numbers")
+    refused(pl.DataFrame({**good, "unique_id": [[1], [2]]}), "'unique_id'", "List")
+    refused(pd.DataFrame({**good, "y": [1, "x"]}), "row 2", "'y'", "'x' (str) after int values")
+    refused(pd.DataFrame({**good, "ds": pd.period_range("2020-01", periods=2, freq="M")}), "time column 'ds'", "period")
+
+
+def test_missing_column_of_a_frame_names_the_nearest():
+    refused(pd.DataFrame({"unique_id": ["a"], "date": [1], "y": [1]}), "no column 'ds'", "known: date, unique_id, y")
+
+
+def test_json_has_no_nan(tmp_path):
+    refused(save(tmp_path, '{"unique_id":"a","ds":1,"y":NaN}\n', "t.jsonl"), "line 1 is not a JSON object", "null")
 
 
 @pytest.mark.parametrize("word", ["inf", "-inf"])
