@@ -91,7 +91,7 @@ class Chunks(IterableDataset[Batch]):
                 "is learnt from at least 2"
             )
         self.rounds = 1
-        self.rounds = max(1, -(-min_steps // max(1, self.steps(0))))
+        self.rounds = max(1, round(min_steps / max(1, self.steps(0))))
 
     def steps(self, epoch: int) -> int:
         """Batches of an epoch."""
@@ -103,11 +103,8 @@ class Chunks(IterableDataset[Batch]):
         rank, ranks = _rank()
         ends, train = self.ends, self.part == "train"
         for _ in range(self.rounds):
-            if train and self.window is not None:
-                pieces = np.maximum(1, np.round(ends[self.series] / self.window)).astype(np.int64)
-                rows = np.repeat(self.series, pieces)
-                lengths = np.minimum(ends[rows], self.window)
-                begin = rng.integers(0, ends[rows] - lengths + 1)
+            if self.window is not None:
+                rows, begin, lengths = self._pieces(rng, self.window)
             else:
                 rows, lengths, begin = self.series, ends[self.series], np.zeros(len(self.series), np.int64)
             # similar lengths side by side, but not the same neighbours each time
@@ -121,6 +118,20 @@ class Chunks(IterableDataset[Batch]):
                 if ranks > 1:  # every process takes its share of each group, so that all make the same number of steps
                     group = group[[0, *range(rank + 1, len(group), ranks)]]
                 yield rows[group], begin[group], lengths[group]
+
+    def _pieces(self, rng: np.random.Generator, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Series, first frames and lengths of cold pieces: at random in training, half overlapping in validation."""
+        ends = self.ends
+        if self.part == "train":
+            counts = np.maximum(1, np.round(ends[self.series] / window)).astype(np.int64)
+            rows = np.repeat(self.series, counts)
+            lengths = np.minimum(ends[rows], window)
+            return rows, rng.integers(0, ends[rows] - lengths + 1), lengths
+        hop = max(1, window // 2)
+        places = [np.arange(max(0, self.borders[i] - window), max(1, ends[i] - window), hop) for i in self.series]
+        rows = np.repeat(self.series, [len(p) for p in places])
+        begin = np.concatenate(places)
+        return rows, begin, np.minimum(window, ends[rows] - begin)
 
     def __iter__(self) -> Iterator[Batch]:
         for rows, begin, lengths in self._groups(self.epoch):
@@ -146,7 +157,7 @@ class Chunks(IterableDataset[Batch]):
             at = np.arange(t0, t1)[None, :, None] + np.arange(1, h + 1)
             wanted = at < border[:, None, None] if self.part == "train" else at >= border[:, None, None]
             valid = np.arange(t0, t1)[None, :] < lengths[:, None]
-            if self.part == "train":
+            if self.part == "train" or self.window is not None:
                 valid &= np.arange(t0, t1)[None, :] >= np.minimum(self.skip, lengths - 2)[:, None]
             known = np.lib.stride_tricks.sliding_window_view(block.known[:, t0 + 1 : t1 + h], h, axis=1)
             context = codec.head_context(anchors, np.moveaxis(known, -1, -2))

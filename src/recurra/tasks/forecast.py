@@ -21,7 +21,7 @@ from recurra.codec.distribution import MIN_SPREAD, normal_quantile
 from recurra.codec.series import SeriesCodec
 from recurra.config import config
 from recurra.data.batch import Batch
-from torch.nn import GRU, LSTM, RNN  # TODO nn.recurrent
+from recurra.nn.recurrent import GRU, LSTM, RNN
 from recurra.tasks.task import Core, CoreState, Export, Task, arrays
 
 LAYERS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
@@ -34,13 +34,13 @@ class Forecast:
 
     horizon: int = Field(description="steps ahead", ge=1)
     output: Literal["quantiles", "mean", "gaussian", "student_t", "negative_binomial"] = Field(
-        "quantiles", description="what is forecast: quantiles, the mean alone, or a distribution (counts: negative_binomial)"
+        "quantiles", description="what is forecast (negative_binomial is for counts)"
     )
     quantiles: tuple[float, ...] = Field(
         (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), description="probabilities to forecast; 0.5 is the point forecast"
     )
     scaling: Literal["seasonal", "running", "frozen"] = Field(
-        "seasonal", description="level and scale of a series: seasonal recursion, running mean, or frozen after a warm-up"
+        "seasonal", description="level and scale of a series, as they move with it"
     )
     seasons: tuple[int, ...] | None = Field(None, description="lengths of the seasons in steps; null: usual for the time step")
     calendar: bool = Field(False, description="give hour, weekday, month ... of every step as inputs known ahead")
