@@ -95,7 +95,7 @@ class Chunks(IterableDataset[Batch]):
 
     def steps(self, epoch: int) -> int:
         """Batches of an epoch."""
-        return sum(-(-(int(lengths[0]) - 1) // self.chunk) for _, _, lengths in self._groups(epoch))
+        return sum(-(-int(lengths[0]) // self.chunk) for _, _, lengths in self._groups(epoch))
 
     def _groups(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Series, first frames and lengths of each group, the longest first."""
@@ -142,7 +142,7 @@ class Chunks(IterableDataset[Batch]):
         block = codec.block(self.panel, rows, begin, lengths)
         border = self.borders[rows] - begin
         state = codec.start(len(rows))
-        last = int(lengths[0]) - 1  # the last frame has no future to learn from
+        last = int(lengths[0])
         for t0 in range(0, last, self.chunk):
             t1 = min(t0 + self.chunk, last)
             frames = np.clip(lengths - t0, 0, t1 - t0)
