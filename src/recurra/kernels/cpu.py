@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from recurra.errors import UnsupportedError
 from recurra.kernels.request import Request, Scan
 
 try:
@@ -114,9 +114,12 @@ class _Run(torch.autograd.Function):
         return y, cs, hn, cn
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients of y, cs, hn, cn (None where nobody asked) to those of x, h0, c0 and the weights."""
+        if torch.is_grad_enabled():  # create_graph=True; a constant in its place would be silently wrong
+            raise UnsupportedError(
+                "kernel 'cpu' gives first derivatives only; for create_graph=True ask for kernel='loop'"
+            )
         lengths, reset, *rest = ctx.saved_tensors
         plain: list[Any] = [_plain(tensor) for tensor in rest]
         x, h0, c0, w_ih, w_hh, y, cs, saved = plain
