@@ -1,0 +1,153 @@
+"""Every kernel that covers a request gives the loop's answer: outputs, states and every gradient, by name."""
+
+import pytest
+import torch
+
+from recurra.errors import UnsupportedError
+from recurra.kernels import scan
+from tolerance import SCAN, error
+from zoo import CELL_ROWS, KERNEL_ROWS, SHAPES, by, make_cell, make_state
+
+REQUESTS = [(), ("lengths",), ("reset",), ("states",), ("lengths", "reset", "states")]
+FAST = [row for row in KERNEL_ROWS if row.name != "loop"]
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory():
+    """torch.empty gives NaN, so a kernel that forgets to write somewhere is caught."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def case(row, shape, request, dtype):
+    """cell, x, state and the options of one request: ragged lengths (0 and T among them) with NaN beyond, and resets."""
+    steps, rows, inputs, hidden = shape
+    g = torch.Generator().manual_seed(steps * 100 + rows)
+    cell = make_cell(row, inputs, hidden, dtype)
+    x = torch.randn(steps, rows, inputs, generator=g, dtype=torch.float64).to(dtype)
+    options = {}
+    if "lengths" in request:
+        lengths = torch.randint(0, steps + 1, (rows,), generator=g)
+        lengths[0] = steps
+        lengths[-1] = 0 if rows > 1 else steps
+        for b, length in enumerate(lengths.tolist()):
+            x[length:, b] = float("nan")
+        options["lengths"] = lengths
+    if "reset" in request:
+        options["reset"] = torch.rand(rows, steps, generator=g) < 0.3
+    if "states" in request:
+        options["states"] = True
+    return cell, x.requires_grad_(), make_state(cell, rows, dtype), options
+
+
+def answers(cell, x, state, options, kernel):
+    """Everything a scan gives, by name, with the gradients of a random weighting of it."""
+    run = scan(cell, x, state, **options, kernel=kernel)
+    named = {"outputs": run.outputs, **{f"{n}_n": v for n, v in run.state._asdict().items()}}
+    if run.states is not None:
+        named |= {f"every {n}": v for n, v in run.states._asdict().items()}
+    g = torch.Generator().manual_seed(7)
+    loss = sum((v * torch.randn(v.shape, generator=g, dtype=torch.float64).to(v.dtype)).sum() for v in named.values())
+    wanted = {"x": x, **{f"{n}_0": v for n, v in state._asdict().items()}}
+    wanted |= {n: getattr(cell, n) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    grads = torch.autograd.grad(loss, list(wanted.values()))
+    return named | {f"gradient of {n}": v for n, v in zip(wanted, grads, strict=True)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: "+".join(r) or "plain")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("row", **by(CELL_ROWS))
+@pytest.mark.parametrize("kernel", **by(KERNEL_ROWS))
+def test_kernel_is_the_float64_loop(kernel, row, shape, request_, dtype):
+    if not all(getattr(kernel, name) for name in request_):
+        with pytest.raises(UnsupportedError, match=r"loop.*can"):
+            scan(*case(row, shape, request_, dtype)[:3], **case(row, shape, request_, dtype)[3], kernel=kernel.name)
+        return
+    cell, x, state, options = case(row, shape, request_, dtype)
+    got = answers(cell, x, state, options, kernel.name)
+    double = type(cell)(*(getattr(cell, n).double() for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")))
+    want = answers(double, x.double(), cell.State(*(p.double() for p in state)), options, "loop")
+    limit = SCAN[kernel.name, str(dtype).removeprefix("torch.")]
+    wrong = {name: e for name in want if not (e := error(got[name], want[name])) <= limit}
+    assert not wrong, f"{kernel.name} differs from the loop by more than {limit}: {wrong}"
+
+
+@pytest.mark.parametrize("row", **by(CELL_ROWS))
+@pytest.mark.parametrize("kernel", **by(FAST))
+def test_gradcheck(kernel, row):
+    cell, x, state, options = case(
+        row, (4, 3, 2, 5), ("lengths", "reset", "states") if kernel.lengths else (), torch.float64
+    )
+    x = torch.nan_to_num(x.detach()).requires_grad_()
+
+    def f(x, *rest):
+        parts = len(cell.State._fields)
+        run = scan(type(cell)(*rest[parts:]), x, cell.State(*rest[:parts]), **options, kernel=kernel.name)
+        return (run.outputs, *run.state, *(run.states or ()))
+
+    weights = [getattr(cell, n) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    assert torch.autograd.gradcheck(f, (x, *state, *weights), check_batched_grad=False)
+
+
+@pytest.mark.parametrize("row", **by(CELL_ROWS))
+@pytest.mark.parametrize("kernel", **by(KERNEL_ROWS))
+def test_two_halves_with_carried_state_are_the_whole(kernel, row):
+    cell, x, state, _ = case(row, (9, 3, 5, 7), (), torch.float64)
+    whole = scan(cell, x, state, kernel=kernel.name)
+    first = scan(cell, x[:4], state, kernel=kernel.name)
+    second = scan(cell, x[4:], first.state, kernel=kernel.name)
+    limit = SCAN[kernel.name, "float64"] or 1e-15
+    assert error(torch.cat([first.outputs, second.outputs]), whole.outputs) <= limit
+    assert all(error(a, b) <= limit for a, b in zip(second.state, whole.state, strict=True))
+
+
+@pytest.mark.parametrize("row", **by(CELL_ROWS))
+@pytest.mark.parametrize("kernel", **by([row for row in KERNEL_ROWS if row.reset]))
+def test_a_reset_is_a_new_sequence(kernel, row):
+    cell, x, state, _ = case(row, (9, 1, 5, 7), (), torch.float64)
+    reset = torch.zeros(1, 9, dtype=torch.bool)
+    reset[0, 4] = True
+    zero = cell.State(*(torch.zeros_like(part) for part in state))
+    whole = scan(cell, x, state, reset=reset, kernel=kernel.name)
+    parts = [scan(cell, x[:4], state, kernel="loop"), scan(cell, x[4:], zero, kernel="loop")]
+    assert error(whole.outputs, torch.cat([part.outputs for part in parts])) <= SCAN["cpu", "float64"]
+    grad = torch.autograd.grad(whole.outputs[4:].sum(), x, retain_graph=True)[0]
+    assert (grad[:4] == 0).all(), "no gradient crosses a reset"
+
+
+@pytest.mark.parametrize("row", **by(CELL_ROWS))
+@pytest.mark.parametrize("kernel", **by([row for row in KERNEL_ROWS if row.lengths]))
+def test_padding_and_batch_order_change_nothing(kernel, row):
+    cell, x, state, options = case(row, (7, 5, 3, 7), ("lengths",), torch.float64)
+    got = answers(cell, x, state, options, kernel.name)
+    assert not any(value.isnan().any() for value in got.values()), "NaN of the padding leaked"
+    for b, length in enumerate(options["lengths"].tolist()):
+        assert (got["outputs"][length:, b] == 0).all()
+        assert (got["gradient of x"][length:, b] == 0).all()
+        if length == 0:
+            assert all(torch.equal(got[f"{n}_n"][b], part[b]) for n, part in state._asdict().items())
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(0))
+    mixed = scan(
+        cell,
+        x[:, order],
+        cell.State(*(part[order] for part in state)),
+        lengths=options["lengths"][order],
+        kernel=kernel.name,
+    )
+    assert error(mixed.outputs, got["outputs"][:, order]) <= SCAN["cpu", "float64"]
+
+
+@pytest.mark.parametrize("row", **by(CELL_ROWS))
+def test_threads_share_the_rows(row):
+    cell, x, state, options = case(row, (63, 31, 63, 63), ("lengths", "reset", "states"), torch.float64)
+    one = answers(cell, x, state, options, "cpu")
+    torch.set_num_threads(3)
+    try:
+        three = answers(cell, x, state, options, "cpu")
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(one[name], three[name]) for name in one if not name.startswith("gradient"))
+    assert all(error(three[name], one[name]) <= SCAN["cpu", "float64"] for name in one)

@@ -1,0 +1,97 @@
+"""The door: which kernel it takes, and what it says when it can't."""
+
+import pytest
+import torch
+
+from recurra.errors import DataError, StateError, UnsupportedError
+from recurra.kernels import KERNELS, scan
+from zoo import CELL_ROWS, KERNEL_ROWS, by, make_cell, make_state
+
+LSTM = CELL_ROWS[2]
+
+
+def setting(dtype=torch.float64, steps=4, rows=3):
+    cell = make_cell(LSTM, 5, 7, dtype)
+    return cell, torch.randn(steps, rows, 5).to(dtype), make_state(cell, rows, dtype)
+
+
+def test_every_kernel_has_a_row():
+    assert {row.name for row in KERNEL_ROWS} == set(KERNELS)
+
+
+def test_auto_takes_the_fastest_that_covers_and_says_why():
+    cell, x, state = setting()
+    assert scan(cell, x, state).kernel == "cpu"
+    run = scan(cell, x, state, trace=True)
+    assert run.kernel == "loop"
+    assert "not 'cpu': it does not give the gates" in run.why
+    half = scan(*setting(torch.bfloat16))
+    assert half.kernel == "aten"
+    assert "float32 or float64" in half.why
+
+
+def test_a_kernel_that_can_not_names_those_that_can():
+    cell, x, state = setting()
+    with pytest.raises(
+        UnsupportedError, match=r"'aten' can't run this: torch's ops have no lengths; kernel= cpu, loop or auto"
+    ):
+        scan(cell, x, state, lengths=torch.tensor([1, 2, 3]), kernel="aten")
+    with pytest.raises(UnsupportedError, match="did you mean 'loop'"):
+        scan(cell, x, state, kernel="lop")
+
+
+def test_without_core_the_cpu_kernel_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(KERNELS["cpu"], "_core", None)
+    cell, x, state = setting()
+    assert scan(cell, x, state).kernel == "aten"
+    with pytest.raises(UnsupportedError, match=r"C\+\+20 compiler"):
+        scan(cell, x, state, kernel="cpu")
+
+
+@pytest.mark.parametrize("row", **by(CELL_ROWS))
+def test_trace_is_the_gates_by_name(row):
+    cell = make_cell(row, 5, 7, torch.float64)
+    x, state = torch.randn(4, 3, 5, dtype=torch.float64), make_state(cell, 3, torch.float64)
+    run = scan(cell, x, state, trace=True, states=True, lengths=torch.tensor([4, 2, 0]))
+    assert tuple(run.trace) == cell.gates
+    assert all(gate.shape == (4, 3, 7) for gate in run.trace.values())
+    assert torch.equal(run.trace[cell.gates[0]][0, :2], cell.named_gates(x[0], state)[cell.gates[0]][:2])
+    assert all((gate[2:, 1] == 0).all() for gate in run.trace.values())
+    assert torch.equal(run.states.h, run.outputs)
+
+
+def test_no_gradient_wanted_none_kept():
+    cell, x, state = setting()
+    with torch.no_grad():
+        run = scan(cell, x, state, states=True, kernel="cpu")
+    assert not run.outputs.requires_grad
+    assert torch.equal(run.outputs, scan(cell, x, state, kernel="cpu").outputs)
+
+
+def test_a_second_derivative_needs_the_loop():
+    cell, x, state = setting()
+    with pytest.raises(UnsupportedError, match="kernel='loop'"):
+        torch.autograd.grad(scan(cell, x, state, kernel="cpu").outputs.sum(), cell.weight_ih, create_graph=True)
+    outputs = scan(cell, x, state, kernel="loop").outputs
+    (grad,) = torch.autograd.grad(outputs.sum(), cell.weight_ih, create_graph=True)
+    grad.sum().backward()
+    assert cell.weight_ih.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": torch.zeros(4, 3, 6, dtype=torch.float64)}, DataError, r"x must be \[T, B, 5\], not \[4, 3, 6\]"),
+        ({"x": torch.zeros(0, 3, 5, dtype=torch.float64)}, DataError, "at least 1 step"),
+        ({"lengths": torch.tensor([1, 2])}, DataError, r"lengths must be \[3\] whole numbers"),
+        ({"lengths": torch.tensor([1, 2, 5])}, DataError, "between 0 and 4, not 1 to 5"),
+        ({"reset": torch.zeros(4, 3, dtype=torch.bool)}, DataError, r"reset must be \[3, 4\] \(batch first\)"),
+        ({"state": (torch.zeros(3, 7),)}, StateError, r"is \(h, c\)"),
+        ({"state": (torch.zeros(3, 7), torch.zeros(3, 8))}, StateError, r"state c must be \[3, 7\], not \[3, 8\]"),
+    ],
+)
+def test_wrong_input_is_named(change, error, message):
+    cell, x, state = setting()
+    arguments = {"x": x, "state": state, **change}
+    with pytest.raises(error, match=message):
+        scan(cell, **arguments)
