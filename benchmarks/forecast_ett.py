@@ -69,7 +69,10 @@ def run(horizon: int, seed: int, out: Path, epochs: int) -> dict[str, float]:
     floors = {"last value": np.broadcast_to(seen[..., -1:], actual.shape), "last day": day}
     row = {"horizon": horizon, "seed": seed, "seconds": round(seconds), "windows": n}
     for name, guess in {"model": forecast, **floors}.items():
-        row |= {f"{name} mse": float(((guess - actual) ** 2).mean()), f"{name} mae": float(np.abs(guess - actual).mean())}
+        row |= {
+            f"{name} mse": float(((guess - actual) ** 2).mean()),
+            f"{name} mae": float(np.abs(guess - actual).mean()),
+        }
     return row
 
 

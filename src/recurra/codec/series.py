@@ -91,7 +91,10 @@ class SeriesCodec(BaseModel):
             known[j, : length + h] = cov.known(_columns(panel, cov.future, ahead, int(length) + h), times)
             past = _columns(panel, cov.past, here, int(length))
             static = {
-                name: np.full(int(length), panel.static_categorical[name][i] if name in cov.levels else panel.static_numeric[name][i])
+                name: np.full(
+                    int(length),
+                    panel.static_categorical[name][i] if name in cov.levels else panel.static_numeric[name][i],
+                )
                 for name in cov.static
             }
             shape = (int(length),)
@@ -140,11 +143,15 @@ class SeriesCodec(BaseModel):
 
     # -- back to values ------------------------------------------------------------------------------------------
 
-    def decode(self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray, wanted: np.ndarray, df: float) -> np.ndarray:
+    def decode(
+        self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray, wanted: np.ndarray, df: float
+    ) -> np.ndarray:
         """The head's output raw [..., h, P] as values of y at the probabilities `wanted` [W]: [..., h, W]."""
         return self.decode_scores(raw, level, scale, distribution.normal_quantile(wanted), df)
 
-    def decode_scores(self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray, scores: np.ndarray, df: float) -> np.ndarray:
+    def decode_scores(
+        self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray, scores: np.ndarray, df: float
+    ) -> np.ndarray:
         """The same at normal scores [..., W] (a sample is a score drawn at random)."""
         level, scale = level[..., None, None], scale[..., None, None]
         if self.output == "negative_binomial":
@@ -186,7 +193,9 @@ def fit(
     whole = bool((seen == np.round(seen)).all())
     if output == "negative_binomial" and (lowest < 0 or not whole):
         bad = float(seen[(seen < 0) | (seen != np.round(seen))][0])
-        raise DataError(f"output negative_binomial needs counts (0, 1, 2, ...), but column '{panel.columns.target}' holds {bad:g}")
+        raise DataError(
+            f"output negative_binomial needs counts (0, 1, 2, ...), but column '{panel.columns.target}' holds {bad:g}"
+        )
     if float(seen.max()) == lowest:
         raise DataError(
             f"column '{panel.columns.target}' is constant (every value is {lowest:g}): there is nothing to learn from this table"

@@ -25,15 +25,17 @@ class Series:
     """A long table: one row a series and time stamp."""
 
     source: Any = Field(description="CSV, Parquet or JSON Lines file, or a pandas, Polars or pyarrow frame")
-    target: str = Field("y", description="column to forecast")
-    time: str = Field("ds", description="column of time stamps: integers, dates or date-times")
-    series: str | None = Field("unique_id", description="column of series ids; null: the table is one series")
-    static: tuple[str, ...] = Field((), description="covariates with one value a series")
-    past: tuple[str, ...] = Field((), description="covariates known up to the present")
-    future: tuple[str, ...] = Field((), description="covariates known for the future too")
-    gaps: Literal["refuse", "fill"] = Field("refuse", description="missing time stamps: refuse, or fill with missing rows")
+    target: str = Field(default="y", description="column to forecast")
+    time: str = Field(default="ds", description="column of time stamps: integers, dates or date-times")
+    series: str | None = Field(default="unique_id", description="column of series ids; null: the table is one series")
+    static: tuple[str, ...] = Field(default=(), description="covariates with one value a series")
+    past: tuple[str, ...] = Field(default=(), description="covariates known up to the present")
+    future: tuple[str, ...] = Field(default=(), description="covariates known for the future too")
+    gaps: Literal["refuse", "fill"] = Field(
+        default="refuse", description="missing time stamps: refuse, or fill with missing rows"
+    )
     validation: int | None = Field(
-        None, ge=0, description="last steps of each series kept for early stopping; null: the horizon; 0: none"
+        default=None, ge=0, description="last steps of each series kept for early stopping; null: the horizon; 0: none"
     )
 
     @property

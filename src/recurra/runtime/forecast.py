@@ -151,7 +151,9 @@ class ForecastModel:
             y_hat[rows, :first], quantiles[rows, :first] = answer.y_hat[:, :first], answer.quantiles[:, :first]
             if steps > self.horizon:
                 for j, i in enumerate(rows):
-                    y_hat[i, first:], quantiles[i, first:] = self._beyond(panel, int(i), state.take([j]), raw[j], steps, seed)
+                    y_hat[i, first:], quantiles[i, first:] = self._beyond(
+                        panel, int(i), state.take([j]), raw[j], steps, seed
+                    )
         times = [panel.step.next(panel.start[i], panel.observed_until[i] + np.arange(steps)) for i in range(len(panel))]
         out: dict[str, Any] = {} if columns.series is None else {columns.series: np.repeat(panel.ids, steps)}
         out[columns.time] = np.concatenate(times) if times else np.zeros(0)
@@ -190,7 +192,9 @@ class ForecastModel:
             for t0 in range(0, int(lengths[0]), FRAMES):
                 frames = np.clip(lengths - t0, 0, FRAMES)
                 width = int(frames[0])
-                memory, encoded = self._run(state, block.y[:, t0 : t0 + width], block.inputs[:, t0 : t0 + width], frames, every)
+                memory, encoded = self._run(
+                    state, block.y[:, t0 : t0 + width], block.inputs[:, t0 : t0 + width], frames, every
+                )
                 memories.append(memory)
                 levels.append(encoded.level)
                 scales.append(encoded.scale)
@@ -207,7 +211,9 @@ class ForecastModel:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _run(self, state: State, y: np.ndarray, inputs: np.ndarray, lengths: np.ndarray, anchors: bool) -> tuple[np.ndarray, Any]:
+    def _run(
+        self, state: State, y: np.ndarray, inputs: np.ndarray, lengths: np.ndarray, anchors: bool
+    ) -> tuple[np.ndarray, Any]:
         """Codec and core over y [N, T]; the arrays of `state` change in place. lengths [N] must not grow along N."""
         encoded = self.codec.encode(state.part("codec"), y, lengths, anchors=anchors)
         values = np.concatenate([encoded.features, inputs], axis=-1)
@@ -218,7 +224,9 @@ class ForecastModel:
             state.arrays[name][...] = np.moveaxis(array, 0, 1)
         return memory, encoded
 
-    def _advance(self, state: State, y: np.ndarray, inputs: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _advance(
+        self, state: State, y: np.ndarray, inputs: np.ndarray, lengths: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         memory, _ = self._run(state, y, inputs, lengths, anchors=False)
         return memory, self.codec.scaling.anchors(state.part("codec"), self.horizon)
 
@@ -262,7 +270,9 @@ class ForecastModel:
             for t0 in range(0, int(lengths[0]), FRAMES):
                 frames = np.clip(lengths - t0, 0, FRAMES)
                 width = int(frames[0])
-                memory, _ = self._run(state, block.y[:, t0 : t0 + width], block.inputs[:, t0 : t0 + width], frames, False)
+                memory, _ = self._run(
+                    state, block.y[:, t0 : t0 + width], block.inputs[:, t0 : t0 + width], frames, False
+                )
                 here = frames > 0
                 last[here] = memory[here, frames[here] - 1]
             stamps = panel.step.next(panel.start[rows], lengths - 1).astype(np.int64)

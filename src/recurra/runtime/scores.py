@@ -34,7 +34,12 @@ class Scores:
 
 
 def score(
-    forecasts: Iterable[tuple[np.ndarray, np.ndarray, Any]], levels: tuple[float, ...], m: int, *, skipped: int, naive2: bool
+    forecasts: Iterable[tuple[np.ndarray, np.ndarray, Any]],
+    levels: tuple[float, ...],
+    m: int,
+    *,
+    skipped: int,
+    naive2: bool,
 ) -> Scores:
     """Score (values [T], origins [O], prediction) of each series; `naive2` adds M4's floor and OWA (one origin a series)."""
     names = ["model", "naive", "seasonal naive", *(["naive2"] if naive2 else [])]
@@ -62,10 +67,15 @@ def score(
             inside += float(((actual >= low) & (actual <= high) & seen).sum())
         size += float(np.nansum(np.abs(actual)))
         count += int(seen.sum())
-    table = {name: {key: metrics.average([row[key] for row in found]) for key in ("smape", "mase")} for name, found in sums.items()}
+    table = {
+        name: {key: metrics.average([row[key] for row in found]) for key in ("smape", "mase")}
+        for name, found in sums.items()
+    }
     for row in table.values():
         row["owa"] = (
-            metrics.owa(row["smape"], row["mase"], table["naive2"]["smape"], table["naive2"]["mase"]) if naive2 else float("nan")
+            metrics.owa(row["smape"], row["mase"], table["naive2"]["smape"], table["naive2"]["mase"])
+            if naive2
+            else float("nan")
         )
     nominal = levels[-1] - levels[0] if len(levels) > 1 else float("nan")
     quantile = {

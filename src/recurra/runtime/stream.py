@@ -86,7 +86,9 @@ class State:
         if "recurra_state" not in metadata:
             raise StateError("these bytes are safetensors, but no state of recurra")
         if int(metadata["recurra_state"]) > FORMAT:
-            raise StateError(f"this state has format {metadata['recurra_state']}, this recurra reads up to {FORMAT}: upgrade recurra")
+            raise StateError(
+                f"this state has format {metadata['recurra_state']}, this recurra reads up to {FORMAT}: upgrade recurra"
+            )
         state = cls(metadata["digest"], arrays)
         if digest is not None:
             state.check(digest)

@@ -13,6 +13,7 @@ Every step is an origin in training, and every horizon is read from the state th
 import math
 from typing import Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -34,22 +35,32 @@ class Forecast:
 
     horizon: int = Field(description="steps ahead", ge=1)
     output: Literal["quantiles", "mean", "gaussian", "student_t", "negative_binomial"] = Field(
-        "quantiles", description="what is forecast (negative_binomial is for counts)"
+        default="quantiles", description="what is forecast (negative_binomial is for counts)"
     )
     quantiles: tuple[float, ...] = Field(
-        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), description="probabilities to forecast; 0.5 is the point forecast"
+        default=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        description="probabilities to forecast; 0.5 is the point forecast",
     )
     scaling: Literal["seasonal", "running", "frozen"] = Field(
-        "seasonal", description="level and scale of a series, as they move with it"
+        default="seasonal", description="level and scale of a series, as they move with it"
     )
-    seasons: tuple[int, ...] | None = Field(None, description="lengths of the seasons in steps; null: usual for the time step")
-    calendar: bool = Field(False, description="give hour, weekday, month ... of every step as inputs known ahead")
-    head: int = Field(256, ge=1, description="units of the head's hidden layer")
+    seasons: tuple[int, ...] | None = Field(
+        default=None, description="lengths of the seasons in steps; null: usual for the time step"
+    )
+    calendar: bool = Field(
+        default=False, description="give hour, weekday, month ... of every step as inputs known ahead"
+    )
+    head: int = Field(default=256, ge=1, description="units of the head's hidden layer")
     balance: float = Field(
-        0.5, ge=0, le=1, description="what an error counts: 0 by the series' scale (as MASE), 1 by its value (as sMAPE), or between"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="what an error counts: 0 by the series' scale (as MASE), 1 by its value (as sMAPE), or between",
     )
     skip: int | None = Field(
-        None, ge=0, description="first steps of a series whose forecasts are not learnt from; null: the shortest season, or 4"
+        default=None,
+        ge=0,
+        description="first steps of a series whose forecasts are not learnt from; null: the shortest season, or 4",
     )
 
     @model_validator(mode="after")
@@ -92,7 +103,7 @@ class Forecaster(Task):
             self.correct.weight.zero_()
             bias = self.correct.bias.view(self.horizon, self.outputs).zero_()
             if self.config.output == "quantiles":
-                bias += torch.from_numpy(normal_quantile(list(self.codec.levels))).float()
+                bias += torch.from_numpy(normal_quantile(np.asarray(self.codec.levels))).float()
             if self.core_config.cell == "lstm":  # remember at first: Jozefowicz et al., 2015
                 for k in range(self.core_config.layers):
                     forget = slice(self.core_config.hidden, 2 * self.core_config.hidden)

@@ -86,7 +86,9 @@ def _open(work: Path, identity: dict[str, Any], resume: bool) -> Path | None:
         kept = json.loads(note.read_text())
         for part, value in identity.items():
             if kept.get(part) != value:
-                raise RecipeError(f"can't resume '{work}': the {part} differs from the run that was interrupted; start without --resume")
+                raise RecipeError(
+                    f"can't resume '{work}': the {part} differs from the run that was interrupted; start without --resume"
+                )
         return last
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -130,12 +132,23 @@ def _keep_best(module: Training, trainer: pl.Trainer) -> None:
 
 
 def _write(
-    recipe: Recipe, prepared: Prepared, module: Training, trainer: pl.Trainer, out: Path, overwrite: bool, seconds: float
+    recipe: Recipe,
+    prepared: Prepared,
+    module: Training,
+    trainer: pl.Trainer,
+    out: Path,
+    overwrite: bool,
+    seconds: float,
 ) -> Any:
     task = module.task.cpu().eval()
     export = task.export()
     parameters = sum(p.numel() for p in task.parameters())
-    training = {"seconds": round(seconds, 1), "epochs": trainer.current_epoch, "parameters": parameters, **prepared.sizes}
+    training = {
+        "seconds": round(seconds, 1),
+        "epochs": trainer.current_epoch,
+        "parameters": parameters,
+        **prepared.sizes,
+    }
     manifest = {
         "task": recipe.name,
         "codec": prepared.codec,
@@ -173,7 +186,10 @@ def _card(recipe: Recipe, training: dict[str, Any], metrics: str | bytes | None)
 @contextmanager
 def _quiet() -> Any:
     """Lightning's advice is for its own users."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    ]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -69,7 +69,14 @@ def forecast(recipe: Recipe) -> Prepared:
     validation = None
     if held_out:
         validation = Chunks(
-            panel, codec, part="validation", held_out=held_out, batch_size=4 * fit.batch_size, chunk=fit.chunk, window=fit.window, skip=skip
+            panel,
+            codec,
+            part="validation",
+            held_out=held_out,
+            batch_size=4 * fit.batch_size,
+            chunk=fit.chunk,
+            window=fit.window,
+            skip=skip,
         )
         if not len(validation.series):
             longest = int(observed.max())

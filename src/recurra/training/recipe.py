@@ -21,20 +21,26 @@ DATA = {"forecast": Series}  # the shape of data that each task reads
 class Fit:
     """How the network is trained: AdamW, one cycle of the learning rate, truncated backpropagation through time."""
 
-    epochs: int = Field(20, ge=1, description="passes over the data (small tables: at least 50 batches each)")
-    batch_size: int = Field(32, ge=1, description="sequences side by side")
-    chunk: int = Field(240, ge=1, description="steps between two updates; the state is carried, the gradient is cut")
-    window: int | None = Field(
-        None, ge=2, description="train on random pieces of this many steps, started cold; null: on whole sequences"
+    epochs: int = Field(default=20, ge=1, description="passes over the data (small tables: at least 50 batches each)")
+    batch_size: int = Field(default=32, ge=1, description="sequences side by side")
+    chunk: int = Field(
+        default=240, ge=1, description="steps between two updates; the state is carried, the gradient is cut"
     )
-    learning_rate: float = Field(4e-3, gt=0, description="highest learning rate of the cycle")
-    weight_decay: float = Field(1e-2, ge=0, description="AdamW's decoupled weight decay")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    average: float = Field(0.99, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0: none")
-    patience: int = Field(8, ge=1, description="epochs without a better validation loss before stopping")
-    seed: int = Field(0, ge=0, description="seed of weights, order and dropout")
-    devices: int = Field(1, ge=1, description="devices a node")
-    nodes: int = Field(1, ge=1, description="machines")
+    window: int | None = Field(
+        default=None,
+        ge=2,
+        description="train on random pieces of this many steps, started cold; null: on whole sequences",
+    )
+    learning_rate: float = Field(default=4e-3, gt=0, description="highest learning rate of the cycle")
+    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's decoupled weight decay")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    average: float = Field(
+        default=0.99, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0: none"
+    )
+    patience: int = Field(default=8, ge=1, description="epochs without a better validation loss before stopping")
+    seed: int = Field(default=0, ge=0, description="seed of weights, order and dropout")
+    devices: int = Field(default=1, ge=1, description="devices a node")
+    nodes: int = Field(default=1, ge=1, description="machines")
 
 
 @config
@@ -70,7 +76,9 @@ def from_tables(tables: dict[str, Any]) -> Recipe:
             raise RecipeError(f"{key} must be a table, [{key}], but is {value!r}")
     name = tables.get("task", {}).pop("name", None)
     if name is None:
-        raise RecipeError(f'the recipe does not say which task: add name = "forecast" to [task] (known: {", ".join(TASKS)})')
+        raise RecipeError(
+            f'the recipe does not say which task: add name = "forecast" to [task] (known: {", ".join(TASKS)})'
+        )
     made = {part: build(cls, tables.get(part, {})) for part, cls in parts(name).items()}
     return Recipe(**made)
 
@@ -92,7 +100,11 @@ def from_toml(path: str | Path) -> Recipe:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = nearest(path.name, [p.name for p in path.parent.glob("*.toml")]) if path.parent.is_dir() else "no such folder"
+        near = (
+            nearest(path.name, [p.name for p in path.parent.glob("*.toml")])
+            if path.parent.is_dir()
+            else "no such folder"
+        )
         raise RecipeError(f"no recipe file '{path}': {near}") from None
     except UnicodeDecodeError:
         raise RecipeError(f"'{path}' is not UTF-8 text: save it as UTF-8") from None
@@ -106,7 +118,7 @@ def from_toml(path: str | Path) -> Recipe:
 
 def template(task: str) -> str:
     """A recipe for `task` with every option, its default and its meaning, as commented TOML."""
-    lines = [f"# A recipe for `recurra train THIS_FILE --out MODEL`. Commented lines show the defaults."]
+    lines = ["# A recipe for `recurra train THIS_FILE --out MODEL`. Commented lines show the defaults."]
     for part, cls in parts(task).items():
         lines += ["", f"[{part}]  # {(cls.__doc__ or '').splitlines()[0]}"]
         if part == "task":

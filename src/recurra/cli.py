@@ -1,0 +1,289 @@
+"""The command line: each command calls one function; what is heavy is imported inside it."""
+
+import inspect
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+import typer.core
+
+from recurra.errors import RecipeError, RecurraError
+
+Model = Annotated[Path, typer.Argument(help="model folder")]
+Data = Annotated[Path, typer.Argument(help="CSV, Parquet or JSON Lines file")]
+
+
+class Trainer(typer.core.TyperGroup):
+    """`recurra train TASK DATA ...` or `recurra train RECIPE.toml ...`; the options come from the config classes."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        from recurra.tasks import TASKS
+
+        return list(TASKS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from recurra.tasks import TASKS
+
+        if cmd_name in TASKS:
+            return _single(cmd_name, _train_task(cmd_name))
+        return None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0].endswith(".toml"):
+            return "recipe", _single("recipe", _train_recipe), args
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    help="recurra: the home of recurrent networks. Train on your data, evaluate beside the naive floors, predict, stream.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(
+    typer.Typer(
+        cls=Trainer, help="Train a model: `recurra train forecast data.csv --horizon 24 --out model`, or a recipe file."
+    ),
+    name="train",
+)
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+@app.command()
+def recipe(task: Annotated[str, typer.Argument(help="task, e.g. forecast")]) -> None:
+    """Print a commented recipe, to be edited and given to `recurra train`."""
+    from recurra.training.recipe import template
+
+    print(template(task), end="")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data,
+    origins: Annotated[
+        str, typer.Option(help="last: the last horizon of each series; all: every origin, in one pass")
+    ] = "last",
+    season: Annotated[int | None, typer.Option(help="m of MASE and of the seasonal naive; default: M4's")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Score a model on a table, beside the naive floors."""
+    from recurra.runtime.model import load
+
+    scores = load(model, "forecast").evaluate(data, origins=origins, season=season)
+    if json_output:
+        print(json.dumps(scores.to_json()))
+        return
+    from rich.console import Console
+
+    from recurra.report import score_table
+
+    Console().print(score_table(scores))
+
+
+@app.command()
+def predict(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="file to write: .csv, .parquet or .jsonl")],
+    horizon: Annotated[
+        int | None, typer.Option(help="steps ahead; beyond the trained horizon by sampled trajectories")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="seed of the trajectories")] = 0,
+) -> None:
+    """Forecast every series of a table from its last observation."""
+    from recurra.runtime.model import load
+    from recurra.table import write
+
+    frame = load(model, "forecast").predict(data, horizon, seed=seed)
+    write(frame, out)
+    print(f"{len(frame)} rows -> {out}", file=sys.stderr)
+
+
+@app.command()
+def stream(
+    model: Model,
+    state: Annotated[
+        Path, typer.Option(help="state file: read where it exists, written at the end and every --save-every lines")
+    ],
+    source: Annotated[Path | None, typer.Option("--input", help="file to read; default: standard input")] = None,
+    history: Annotated[Path | None, typer.Option(help="table that new streams start from, instead of cold")] = None,
+    save_every: Annotated[int, typer.Option(help="lines between two writes of the state file", min=1)] = 1000,
+) -> None:
+    """One observation a line in (JSON Lines, or CSV with a header), one forecast a line out, in the same format.
+
+    A refused line (out of order, repeated, broken) is named on standard error and changes nothing; the exit code is then 2.
+    """
+    from recurra.runtime.lines import serve
+    from recurra.runtime.live import Live
+    from recurra.runtime.model import load
+
+    player = load(model, "forecast")
+    if state.exists():
+        live = Live.from_bytes(player, state.read_bytes())
+    else:
+        live = Live(player)
+        if not state.parent.is_dir():
+            raise RecipeError(f"--state {state}: there is no folder '{state.parent}'")
+    if history is not None:
+        ids, whole = player.observe(history)
+        for i, name in enumerate(ids):
+            live.states.setdefault(name, whole.take([i]))
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        lines = sys.stdin if source is None else source.open(encoding="utf-8")
+    except OSError:
+        raise RecipeError(f"--input: no such file: {source}") from None
+    raise SystemExit(2 if serve(live, lines, sys.stdout, state, save_every) else 0)
+
+
+@app.command()
+def info(model: Model, json_output: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """What a model is: task, inputs, sizes, scores, format number, digest."""
+    from recurra.report import describe
+    from recurra.runtime.model import load
+
+    facts = describe(model, load(model))
+    if json_output:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        if name == "scores" and isinstance(value, dict):
+            print(f"{'scores':<12} {value['part']} part, mean over {value['series']} series")
+            for row, found in value["rows"].items():
+                print(f"{'':<12} {row:<15} " + "  ".join(f"{k} {v:.4g}" for k, v in found.items() if v is not None))
+        else:
+            print(f"{name:<12} {value}")
+
+
+def main() -> None:
+    """Run the command line: an error of ours is one line and exit code 2."""
+    try:
+        app()
+    except RecurraError as error:
+        print(f"recurra: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("recurra: interrupted; a training run goes on with --resume", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+# -- train ------------------------------------------------------------------------------------------------------
+
+
+def _single(name: str, function: Callable[..., None]) -> Any:
+    one = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    one.command(name)(function)
+    return typer.main.get_command(one)
+
+
+def _control() -> list[inspect.Parameter]:
+    """The options that are no part of a recipe."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter("out", keyword, default=typer.Option(..., help="model folder to write"), annotation=Path),
+        inspect.Parameter(
+            "overwrite",
+            keyword,
+            default=typer.Option(False, "--overwrite", help="replace an existing model"),
+            annotation=bool,
+        ),
+        inspect.Parameter(
+            "resume",
+            keyword,
+            default=typer.Option(False, "--resume", help="go on from the last checkpoint of an interrupted run"),
+            annotation=bool,
+        ),
+        inspect.Parameter(
+            "report", keyword, default=typer.Option(None, help="HTML report to write"), annotation=Optional[Path]
+        ),
+    ]
+
+
+def _train_task(task: str) -> Callable[..., None]:
+    """The command `recurra train <task>`."""
+    from recurra.options import options, parsed
+    from recurra.training.recipe import Recipe, build, parts
+
+    made = list(options(task))
+
+    def command(**given: Any) -> None:
+        chosen: dict[str, dict[str, Any]] = {part: {} for part in parts(task)}
+        chosen["data"]["source"] = str(given["data"])
+        for part, name, _ in made:
+            value = given[name]
+            if value is None:
+                continue
+            chosen[part][name] = parsed(parts(task)[part], name, value)
+        _run(Recipe(**{part: build(cls, chosen[part]) for part, cls in parts(task).items()}), given)
+
+    data = inspect.Parameter("data", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Data)
+    parameters = [data, *_control(), *(parameter for _, _, parameter in made)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = (parts(task)["task"].__doc__ or "").splitlines()[0]
+    return command
+
+
+def _train_recipe(
+    file: Annotated[Path, typer.Argument(help="recipe file (TOML); `recurra recipe forecast` prints one")],
+    out: Annotated[Path, typer.Option(help="model folder to write")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing model")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the last checkpoint of an interrupted run")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="HTML report to write")] = None,
+) -> None:
+    """Train the recipe of a TOML file."""
+    from recurra.training.recipe import from_toml
+
+    _run(from_toml(file), {"out": out, "overwrite": overwrite, "resume": resume, "report": report})
+
+
+def _run(chosen: Any, given: dict[str, Any]) -> None:
+    from recurra.training.fit import train
+
+    model = train(
+        chosen.task,
+        chosen.data,
+        core=chosen.core,
+        fit=chosen.fit,
+        out=given["out"],
+        overwrite=given["overwrite"],
+        resume=given["resume"],
+        progress=sys.stderr.isatty() or sys.stdout.isatty(),
+    )
+    if model is None:  # another process of a distributed run writes
+        return
+    from rich.console import Console
+
+    from recurra.report import stored_scores
+
+    table = stored_scores(given["out"])
+    if table is not None:
+        Console().print(table)
+    print(f"model -> {given['out']}", file=sys.stderr)
+    if given["report"] is not None:
+        from recurra.report import write_report
+
+        write_report(given["report"], model, chosen.data.read())
+        print(f"report -> {given['report']}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
