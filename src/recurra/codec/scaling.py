@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 State = dict[str, np.ndarray]
 
-CLIP = 10.0  # features and anchors are held to this many scales
+CLIP = 10.0  # features are held to this many scales
+FAR = 1e6  # anchors to this many: a strictly periodic series moves a thousand scales in a day
 TINY = 1e-4  # smallest scale of a logarithm; of plain values it is this share of their size, squared
 
 
@@ -165,7 +166,7 @@ class Scaling(BaseModel):
     def anchors(self, state: State, horizon: int) -> np.ndarray:
         """The naive answers of each series for 1..horizon steps ahead, in z: [N, horizon, choices] float32.
 
-        Where a season's round is not complete yet, the level (0) stands in its place.
+        Where a season's round is not complete yet, the next shorter season stands in its place, and at last the level (0).
         """
         ring, count = state["ring"], state["count"]
         level, scale = state["level"][:, None], state["scale"][:, None]
@@ -178,6 +179,7 @@ class Scaling(BaseModel):
             known = count[:, None] >= m - phase
             last = ring[:, self.memory - m + phase]
             smooth = state[f"profile{m}"][:, phase] + self._mean(ring, n, m)[:, None]
-            out[:, :, 1 + 2 * i] = np.where(known, (last - level) / scale, 0.0)
-            out[:, :, 2 + 2 * i] = np.where(known, (smooth - level) / scale, 0.0)
-        return np.clip(out, -3.0 * CLIP, 3.0 * CLIP).astype(np.float32)
+            shorter = out[:, :, 2 * i] if i else 0.0
+            out[:, :, 1 + 2 * i] = np.where(known, (last - level) / scale, shorter)
+            out[:, :, 2 + 2 * i] = np.where(known, (smooth - level) / scale, shorter)
+        return np.clip(out, -FAR, FAR).astype(np.float32)

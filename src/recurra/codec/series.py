@@ -17,6 +17,7 @@ from recurra.errors import DataError
 from recurra.table import Columns, Panel, Step
 
 DAY = 86_400_000_000  # microseconds
+NEAR = 30.0  # the head reads anchors up to this many scales, a quarter of their size
 MIN_ROUNDS = 2.0  # a season counts where the typical series is at least this many of its rounds long
 
 
@@ -65,7 +66,12 @@ class SeriesCodec(BaseModel):
     @property
     def context(self) -> int:
         """Numbers that the head reads beside the network's state: the anchors, and what is known ahead."""
-        return self.horizon * (self.scaling.choices + self.covariates.known_width)
+        return self.horizon * self.scaling.choices + self.known
+
+    @property
+    def known(self) -> int:
+        """Numbers of the context that are known ahead."""
+        return self.horizon * self.covariates.known_width
 
     @property
     def parameters(self) -> int:
@@ -131,9 +137,9 @@ class SeriesCodec(BaseModel):
         return Encoded(features, level, scale, out)
 
     def head_context(self, anchors: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """anchors [..., h, A] and known [..., h, K] as the head reads them: [..., context] float32."""
-        flat = anchors.reshape(*anchors.shape[:-2], -1) * np.float32(0.25)
-        return np.concatenate([flat, known.reshape(*known.shape[:-2], -1)], axis=-1)
+        """anchors [..., h, A] and known [..., h, K], flat, side by side: [..., context] float32."""
+        parts = (anchors.reshape(*anchors.shape[:-2], -1), known.reshape(*known.shape[:-2], -1))
+        return np.concatenate(parts, axis=-1)
 
     def targets(self, y: np.ndarray, level: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """z of the `horizon` values after each frame: y [N, T + h], level and scale [N, T] -> [N, T, h] float32, NaN = unknown."""

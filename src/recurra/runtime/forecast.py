@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from recurra import table
-from recurra.codec.series import Block, SeriesCodec
+from recurra.codec.series import NEAR, Block, SeriesCodec
 from recurra.errors import DataError, ModelFileError, StateError, nearest
 from recurra.runtime.layers import Linear, Recurrent, relu
 from recurra.runtime.scores import Scores, score
@@ -232,7 +232,8 @@ class ForecastModel:
 
     def _head(self, memory: np.ndarray, anchors: np.ndarray, known: np.ndarray) -> np.ndarray:
         """memory [N, H], anchors [N, h, A], known ahead [N, h, K] -> raw [N, h, P] (tasks/forecast.py's equations)."""
-        hidden = relu(self._read(np.concatenate([memory, self.codec.head_context(anchors, known)], axis=-1)))
+        near = np.clip(anchors, -NEAR, NEAR) * np.float32(0.25)
+        hidden = relu(self._read(np.concatenate([memory, self.codec.head_context(near, known)], axis=-1)))
         raw = self._correct(hidden).reshape(len(memory), self.horizon, self.codec.parameters)
         logits = self._gate(hidden).reshape(anchors.shape)
         weights = np.exp(logits - logits.max(axis=-1, keepdims=True))

@@ -19,14 +19,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from recurra.codec.distribution import MIN_SPREAD, normal_quantile
-from recurra.codec.series import SeriesCodec
+from recurra.codec.series import NEAR, SeriesCodec
 from recurra.config import config
 from recurra.data.batch import Batch
 from recurra.nn.recurrent import GRU, LSTM, RNN
 from recurra.tasks.task import Core, CoreState, Export, Task, arrays
 
 LAYERS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
-FAR = 100.0  # targets are held to this many scales: one broken value must not outweigh a series
+FAR = 1e4  # targets are held to this many scales: one broken value must not outweigh a table
 
 
 @config
@@ -112,11 +112,12 @@ class Forecaster(Task):
     def forward(self, batch: Batch, state: CoreState | None = None) -> tuple[Tensor, CoreState]:
         """Raw head output [B, T, horizon, P] in the codec's units, and the core's state after the batch."""
         memory, state = self.core(batch.values, state)
-        hidden = self.drop(torch.relu(self.read(torch.cat([memory, batch.context], dim=-1))))
+        anchors, known = batch.context.split([self.horizon * self.choices, self.codec.known], dim=-1)
+        near = anchors.clamp(-NEAR, NEAR) * 0.25
+        hidden = self.drop(torch.relu(self.read(torch.cat([memory, near, known], dim=-1))))
         raw = self.correct(hidden).unflatten(-1, (self.horizon, self.outputs))
         weights = self.gate(hidden).unflatten(-1, (self.horizon, self.choices)).softmax(-1)
-        anchors = 4.0 * batch.context[..., : self.horizon * self.choices].unflatten(-1, (self.horizon, self.choices))
-        base = (anchors * weights).sum(-1, keepdim=True)
+        base = (anchors.unflatten(-1, (self.horizon, self.choices)) * weights).sum(-1, keepdim=True)
         if self.config.output == "quantiles":
             return raw + base, state
         return torch.cat([raw[..., :1] + base, raw[..., 1:]], dim=-1), state
