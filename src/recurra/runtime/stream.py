@@ -70,9 +70,10 @@ class State:
             )
 
     def to_bytes(self) -> bytes:
-        """As safetensors, with format number and digest."""
+        """As safetensors, with format number and digest; equal states give equal bytes."""
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
-        return save(arrays, metadata={"recurra_state": str(FORMAT), "digest": self.digest})
+        # one entry: safetensors writes several in random order
+        return save(arrays, metadata={"recurra_state": json.dumps({"format": FORMAT, "digest": self.digest})})
 
     @classmethod
     def from_bytes(cls, data: bytes, digest: str | None = None) -> Self:
@@ -80,14 +81,15 @@ class State:
         try:
             arrays = load(data)
             length = int.from_bytes(data[:8], "little")
-            metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+            note = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("recurra_state")
+            metadata = None if note is None else json.loads(note)
         except (SafetensorError, ValueError, KeyError) as error:
             raise StateError(f"these bytes are not a state ({error}): they are truncated or of another kind") from None
-        if "recurra_state" not in metadata:
+        if metadata is None:
             raise StateError("these bytes are safetensors, but no state of recurra")
-        if int(metadata["recurra_state"]) > FORMAT:
+        if metadata["format"] > FORMAT:
             raise StateError(
-                f"this state has format {metadata['recurra_state']}, this recurra reads up to {FORMAT}: upgrade recurra"
+                f"this state has format {metadata['format']}, this recurra reads up to {FORMAT}: upgrade recurra"
             )
         state = cls(metadata["digest"], arrays)
         if digest is not None:
