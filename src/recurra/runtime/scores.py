@@ -52,8 +52,8 @@ def score(
         seen = np.isfinite(actual)
         if not seen.any():
             continue
-        scale = _scales(y, m)[at - 1][:, None]
-        rows = {"model": prediction.y_hat} | _floors(y, at, h, m)
+        scale = scales(y, m)[at - 1][:, None]
+        rows = {"model": prediction.y_hat} | floors(y, at, h, m)
         if naive2:
             rows["naive2"] = np.stack([metrics.naive2(_known(y[:t]), h, m) for t in at])
         for name, forecast in rows.items():
@@ -101,7 +101,7 @@ def _nanmean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def _scales(y: np.ndarray, m: int) -> np.ndarray:
+def scales(y: np.ndarray, m: int) -> np.ndarray:
     """MASE's denominator at every row: the mean |y_t - y_{t-m}| of what is known by then; NaN before there is one."""
     step = np.full(len(y), np.nan)
     step[m:] = np.abs(y[m:] - y[:-m]) if len(y) > m else 0.0
@@ -110,7 +110,7 @@ def _scales(y: np.ndarray, m: int) -> np.ndarray:
     return np.divide(total, n, out=np.full(len(y), np.nan), where=n > 0)
 
 
-def _floors(y: np.ndarray, at: np.ndarray, h: int, m: int) -> dict[str, np.ndarray]:
+def floors(y: np.ndarray, at: np.ndarray, h: int, m: int) -> dict[str, np.ndarray]:
     """Naive and seasonal naive forecasts at each origin, [O, h]; a missing value is answered by the last one known."""
     index = np.where(np.isfinite(y), np.arange(len(y)), 0)
     filled = y[np.maximum.accumulate(index)]
