@@ -139,13 +139,14 @@ class Scaling(BaseModel):
     def _rescale(self, state: State, value: np.ndarray, change: np.ndarray, seen: np.ndarray, warm: np.ndarray) -> None:
         """Move level and scale (see the module's head)."""
         n = np.maximum(state["count"], 1)
-        moving = seen & (n <= self.warmup) if self.kind == "frozen" else seen
+        taken = state["weight"] + 1.0  # values, this one included; n counts the missing ones too
+        moving = seen & (taken <= self.warmup) if self.kind == "frozen" else seen
         if self.kind == "seasonal":
             level = self._mean(state["ring"], n, self.level)
             state["level"][...] = np.where(seen | warm, level, state["level"])
             deviation = np.abs(change)
         else:
-            pace = np.maximum(1.0 / n, self.gain)
+            pace = np.maximum(1.0 / taken, self.gain)
             state["level"][...] = np.where(moving, state["level"] + pace * (value - state["level"]), state["level"])
             deviation = np.abs(value - state["level"])
         size = np.abs(value) if self.transform == "identity" else 1.0

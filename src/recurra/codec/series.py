@@ -88,8 +88,12 @@ class SeriesCodec(BaseModel):
         inputs = np.zeros((n, longest, cov.input_width), np.float32)
         known = np.zeros((n, longest + h, cov.known_width), np.float32)
         for j, (i, first, length) in enumerate(zip(rows, begin, lengths, strict=True)):
-            here = slice(int(panel.offsets[i] + first), int(panel.offsets[i] + first + length))
-            ahead = slice(here.start, min(here.stop + h, int(panel.offsets[i + 1])))
+            start, end = (
+                int(panel.offsets[i] + first),
+                int(panel.offsets[i + 1]),
+            )  # frames may lie beyond the series' end
+            here = slice(start, max(start, min(start + int(length), end)))
+            ahead = slice(start, max(start, min(start + int(length) + h, end)))
             y[j, : ahead.stop - ahead.start] = panel.target[ahead]
             if not cov.input_width:
                 continue
