@@ -7,7 +7,7 @@ z = (x - l) / s. The state of one series is a ring of its last values and a few 
     running   l, s: the same, but always moving with gain max(1/n, `gain`)
     seasonal  l: mean of the last (shortest) season, or the last value; s: running mean of |x_t - x_{t-m}|
               (MASE's denominator); and for every season m a profile p of x - mean_m, smoothed phase by phase,
-              p <- p + smoothing (x - mean_m - p): the level and seasonality of Holt-Winters and of ES-RNN
+              p <- p + max(1/round, smoothing) (x - mean_m - p): the level and seasonality of Holt-Winters and of ES-RNN
               (Smyl, 2020) as a causal filter, with the network left to learn the rest
 
 `anchors` are the naive answers known at the newest state, from which a forecast is a correction: the last value,
@@ -128,7 +128,9 @@ class Scaling(BaseModel):
             columns.append(np.where(known, value - lag, 0.0) / scale)
             profile = state[f"profile{m}"]
             residual, old = value - self._mean(ring, n, m), profile[:, 0].copy()
-            new = np.where(known, np.where(seen, old + gamma * (residual - old), old), residual)
+            rounds = (count - live) // m
+            pace = np.maximum(gamma, 1.0 / (rounds + 1))
+            new = np.where(seen | (rounds == 0), old + pace * (residual - old), old)
             profile[:, :-1] = profile[:, 1:]
             profile[:, -1] = new
             columns.append(np.where(known, residual - old, 0.0) / scale)

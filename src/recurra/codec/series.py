@@ -18,6 +18,7 @@ from recurra.table import Columns, Panel, Step
 
 DAY = 86_400_000_000  # microseconds
 NEAR = 30.0  # the head reads anchors up to this many scales, a quarter of their size
+FAST, SLOW = 0.3, 0.15  # gains of the longest season's profile, of which few rounds are seen, and of the shorter ones'
 MIN_ROUNDS = 2.0  # a season counts where the typical series is at least this many of its rounds long
 
 
@@ -228,7 +229,7 @@ def fit(
         seasons=chosen,
         windows=windows,
         level=level,
-        smoothing=tuple(0.3 if i == 0 else 0.5 for i in range(len(chosen))),
+        smoothing=tuple(FAST if i + 1 == len(chosen) else SLOW for i in range(len(chosen))),
         warmup=2 * (chosen[0] if chosen else 12),
     )
     return SeriesCodec(

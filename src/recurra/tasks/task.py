@@ -19,8 +19,8 @@ class Core:
     """The recurrent network, the same for every task."""
 
     cell: Literal["lstm", "gru", "rnn"] = Field(default="lstm", description="equations of one step")
-    hidden: int = Field(default=128, ge=1, description="units a layer")
-    layers: int = Field(default=2, ge=1, description="layers, one upon the other")
+    hidden: int = Field(default=64, ge=1, description="units a layer")
+    layers: int = Field(default=1, ge=1, description="layers, one upon the other")
     dropout: float = Field(
         default=0.1, ge=0, lt=1, description="share of values dropped between layers and in the head, in training"
     )

@@ -21,10 +21,10 @@ DATA = {"forecast": Series}  # the shape of data that each task reads
 class Fit:
     """How the network is trained: AdamW, one cycle of the learning rate, truncated backpropagation through time."""
 
-    epochs: int = Field(default=20, ge=1, description="passes over the data (small tables: at least 50 batches each)")
+    epochs: int = Field(default=10, ge=1, description="passes over the data (small tables: at least 50 batches each)")
     batch_size: int = Field(default=32, ge=1, description="sequences side by side")
     chunk: int = Field(
-        default=240, ge=1, description="steps between two updates; the state is carried, the gradient is cut"
+        default=120, ge=1, description="steps between two updates; the state is carried, the gradient is cut"
     )
     window: int | None = Field(
         default=None,
