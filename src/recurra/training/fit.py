@@ -196,6 +196,7 @@ def _quiet() -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*LeafSpec.*", category=FutureWarning)  # lightning 2.6 with torch 2.13
         try:
             yield
         finally:
