@@ -5,7 +5,9 @@ STAMP := .venv/recurra.stamp
 CSRC := $(wildcard csrc/*)
 CPP := $(wildcard csrc/*.hpp csrc/*.cpp)
 BUILD_TOOLS := nanobind scikit-build-core cmake ninja
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Options of pip for torch alone, e.g. TORCH_PIP="--index-url ..." with the address of torch's CPU wheels, where the
+# default wheel would bring CUDA.
+TORCH_PIP ?=
 
 .PHONY: setup demo test test-slow check stub format bench docs wheel
 
@@ -14,10 +16,9 @@ setup: $(STAMP)
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# Torch first and from the CPU index: the default wheel brings gigabytes of CUDA. TORCH_INDEX=https://pypi.org/simple gets that one.
+# Torch first, in the version of constraints.txt: no later command may bring another.
 $(STAMP): pyproject.toml CMakeLists.txt constraints.txt $(CSRC) | .venv/bin/python
-	$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt torch --index-url $(TORCH_INDEX) \
-		|| $(PY) -m pip install -q -c constraints.txt torch
+	$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt $(TORCH_PIP) torch
 	$(PY) -m pip install -q -c constraints.txt $(BUILD_TOOLS)
 	$(PY) -m pip install -q --no-build-isolation -c constraints.txt -e ".[train,dev]"
 	@$(PY) -c "import recurra._core" 2>/dev/null || printf '\n%s\n%s\n\n' \
@@ -52,11 +53,12 @@ format:
 	.venv/bin/ruff format .
 	.venv/bin/clang-format -i $(CPP)
 
+# RECURRA_DATA names the folder of data sets (docs/benchmarks.md). Takes about an hour on one core.
 bench: setup
-	$(PY) -m benchmarks
+	for file in m4 ett random_walk latency large; do $(PY) benchmarks/forecast_$$file.py || exit 1; done
 
 docs: setup
-	$(PY) -m docs
+	.venv/bin/pytest tests/unit/test_docs.py
 
 wheel: setup
 	$(PY) -m pip install -q build -c constraints.txt

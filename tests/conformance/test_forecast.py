@@ -205,9 +205,6 @@ def test_runtime_is_torch(kind):
     inner = model._head
     model._head = lambda *parts: heads.append(inner(*parts)) or heads[-1]
     runs = list(model.backtest(panel, every=True))
-    chunks = Chunks(panel, task.codec, part="validation", held_out=2, batch_size=8, chunk=100)
-    (batch,) = list(chunks)
-    # origins whose targets are all before the validation part have no anchors in a validation batch: training's do
     training = Chunks(panel, task.codec, part="train", held_out=0, batch_size=8, chunk=100)
     (batch,) = list(training)
     with torch.no_grad():

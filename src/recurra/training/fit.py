@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_only
 
 from recurra import modelfile
 from recurra.config import dump
@@ -90,9 +91,10 @@ def _open(work: Path, identity: dict[str, Any], resume: bool) -> Path | None:
                     f"can't resume '{work}': the {part} differs from the run that was interrupted; start without --resume"
                 )
         return last
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    note.write_text(json.dumps(identity))
+    if rank_zero_only.rank == 0:  # the other processes of a distributed run find the folder there
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        note.write_text(json.dumps(identity))
     return None
 
 
@@ -159,8 +161,6 @@ def _write(
     }
     files: dict[str, str | bytes] = {}
     if prepared.scored is not None:
-        held_out = prepared.validation.borders if prepared.validation is not None else None
-        del held_out
         scores = runtime.make(recipe.name, manifest, export.weights, digest="").evaluate(prepared.scored)
         files["metrics.json"] = json.dumps({"part": "validation", **scores.to_json()}, indent=1)
     files["README.md"] = _card(recipe, training, files.get("metrics.json"))

@@ -29,6 +29,8 @@ class Training(pl.LightningModule):
         return self.task.loss(output, batch)
 
     def training_step(self, batch: Batch) -> Tensor:
+        # dropout depends on the step alone, so a resumed run draws what an uninterrupted one draws
+        torch.manual_seed(self.fit.seed * 1_000_003 + self.global_step)
         total, count = self._loss(batch)
         loss = total / count.clamp(min=1.0)
         self.log("loss", loss, prog_bar=True, batch_size=1)
@@ -49,10 +51,6 @@ class Training(pl.LightningModule):
         assert isinstance(totals, Tensor)
         total, count = totals.reshape(-1, 2).sum(0).tolist()
         self.log("validation_loss", float(total / max(count, 1.0)), prog_bar=True)
-
-    def on_train_epoch_start(self) -> None:
-        """The same dropout whether the run was interrupted before this epoch or not."""
-        torch.manual_seed(self.fit.seed * 100_003 + self.current_epoch)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
