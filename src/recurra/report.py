@@ -1,0 +1,170 @@
+"""What is said of a model: the score table, the facts of `recurra info`, and the HTML report that opens offline.
+
+Torch-free. rich and plotly are imported where they are used.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recurra import modelfile
+from recurra.page import Drawn, Evidence, render, score_caption, score_rows, score_titles, step_words
+from recurra.runtime.forecast import ForecastModel, m4_season
+from recurra.runtime.scores import Scores, floors, scales, score
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from recurra.panel import Panel
+
+METRICS = "metrics.json"
+PLOTTED = 12  # series drawn
+SAMPLED = 200  # series at most behind the scores and curves of a report
+
+
+def score_table(scores: Scores) -> "Table":
+    """The model's scores with the floors below, as a table for the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, caption=score_caption(scores), caption_justify="left")
+    table.add_column("")
+    for title in score_titles(scores):
+        table.add_column(title, justify="right")
+    for name, cells in score_rows(scores):
+        table.add_row(name, *cells, style="bold" if name == "model" else None)
+    return table
+
+
+def stored_scores(path: str | os.PathLike[str]) -> "Table | None":
+    """The score table in the model folder `path` (its metrics.json); None where it was trained without a validation part.
+
+    Raises ModelFileError.
+    """
+    found = _stored(path)
+    if found is None:
+        return None
+    table = score_table(_scores(found))
+    table.title = f"Scores on the {found.get('part', 'validation')} part"
+    return table
+
+
+def describe(path: str | os.PathLike[str], model: ForecastModel) -> dict[str, Any]:
+    """What the model in the folder `path` is, as JSON-able data: the facts of `recurra info`. Raises ModelFileError."""
+    manifest, codec = model.manifest, model.codec
+    columns, core = codec.columns, manifest["config"]["core"]
+    training = manifest.get("training", {})
+    return {
+        "task": manifest["task"],
+        "horizon": codec.horizon,
+        "output": codec.output,
+        "quantiles": list(model.levels),
+        "target": columns.target,
+        "time": columns.time,
+        "series id": columns.series,
+        "static": list(columns.static),
+        "past": list(columns.past),
+        "future": list(columns.future),
+        "calendar": list(codec.covariates.cycles),
+        "time step": step_words(codec.step),
+        "seasons": list(codec.scaling.seasons),
+        "scaling": f"{codec.scaling.kind}, {codec.scaling.transform}",
+        "cell": core["cell"],
+        "layers": core["layers"],
+        "hidden": core["hidden"],
+        "parameters": training.get("parameters"),
+        "trained on": {key: training.get(key) for key in ("series", "rows", "seconds", "epochs")},
+        "format": manifest["format"],
+        "library": manifest["library"],
+        "created": manifest["created"],
+        "data digest": manifest["data"],
+        "digest": model.digest,
+        "bytes": sum(file.stat().st_size for file in Path(path).iterdir() if file.is_file()),
+        "state bytes": model.start().nbytes,
+        "scores": _stored(path),
+    }
+
+
+def write_report(path: str | os.PathLike[str], model: ForecastModel, source: Any, *, last: int | None = None) -> None:
+    """Write one HTML file about `model` on a table (or Panel): scores and floors, forecasts, calibration, error by step.
+
+    It holds all that it needs and opens offline. last: only origins from the last `last` rows of each series on count, e.g. the rows that
+    training has not seen; None: every origin. The file appears whole or not at all. Raises DataError.
+    """
+    panel = model.read(source) if not hasattr(source, "offsets") else source
+    evidence = _gather(model, panel, last)
+    text = render(model, panel, evidence, last)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+# -- numbers -------------------------------------------------------------------------------------------------------
+
+
+def _gather(model: ForecastModel, panel: "Panel", last: int | None) -> Evidence:
+    """One backtest of the panel (an even sample of a large one), read in three ways."""
+    usable = np.flatnonzero(panel.observed_until > model.horizon)
+    if not len(usable):
+        model.evaluate(panel)  # says in its own words why that can't be
+    usable = usable[:: -(-len(usable) // SAMPLED)]
+    m, h = m4_season(model.codec), model.horizon
+    drawn: list[Drawn] = []
+    below, known = np.zeros(len(model.levels)), 0
+    errors: dict[str, list[np.ndarray]] = {}
+
+    def watched() -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+        nonlocal below, known
+        # longest first, as the backtest goes
+        order = np.argsort(-(panel.observed_until[usable] - h), kind="stable")
+        for i, (y, at, found) in zip(usable[order], model.backtest(panel.take(usable)), strict=True):
+            keep = np.ones(len(at), bool) if last is None else at >= len(y) - max(last, h)
+            at, y_hat, quantiles = at[keep], found.y_hat[keep], found.quantiles[keep]
+            naive = floors(y, at, h, m)
+            if len(drawn) < PLOTTED:
+                drawn.append(Drawn(int(i), y, int(at[-1]), y_hat[-1], quantiles[-1], naive["seasonal naive"][-1]))
+            actual = y[at[:, None] + np.arange(h)]
+            seen = np.isfinite(actual)
+            below = below + ((actual[..., None] <= quantiles) & seen[..., None]).sum(axis=(0, 1))
+            known += int(seen.sum())
+            unit = scales(y, m)[at - 1][:, None]
+            for name, forecast in ({"model": y_hat} | naive).items():
+                scaled = np.divide(np.abs(actual - forecast), unit, out=np.full(actual.shape, np.nan), where=unit > 0)
+                errors.setdefault(name, []).append(_mean_rows(scaled))
+            yield y, at, type(found)(y_hat, quantiles, found.levels)
+
+    scores = score(watched(), model.levels, m, skipped=len(panel) - len(usable), naive2=False)
+    drawn.sort(key=lambda one: one.series)
+    by_step = {name: _mean_rows(np.stack(rows)) for name, rows in errors.items()}
+    return Evidence(scores, drawn, below / max(known, 1), by_step)
+
+
+def _mean_rows(values: np.ndarray) -> np.ndarray:
+    """The mean over the first axis of what is known; NaN where nothing is."""
+    known = np.isfinite(values)
+    total, n = np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0)
+    return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+
+
+def _stored(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    file = modelfile.read(path)
+    return json.loads(file.read_text(METRICS)) if METRICS in file.manifest["files"] else None
+
+
+def _scores(found: dict[str, Any]) -> Scores:
+    """Scores from the JSON that they were written as."""
+    nan = float("nan")
+    rows = {
+        name: {key: nan if v is None else float(v) for key, v in row.items()} for name, row in found["rows"].items()
+    }
+    nominal = nan if found["nominal"] is None else float(found["nominal"])
+    return Scores(rows, found["season"], nominal, found["series"], found["origins"], found["skipped"])
