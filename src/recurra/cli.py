@@ -15,6 +15,7 @@ from recurra.errors import RecipeError, RecurraError
 
 Model = Annotated[Path, typer.Argument(help="model folder")]
 Data = Annotated[Path, typer.Argument(help="CSV, Parquet or JSON Lines file")]
+Misuse: Any = typer.BadParameter.__bases__[0]  # UsageError, of click or of typer's own copy of it
 
 
 class Trainer(typer.core.TyperGroup):
@@ -35,6 +36,10 @@ class Trainer(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0].endswith(".toml"):
             return "recipe", _single("recipe", _train_recipe), args
+        if args and not args[0].startswith("-"):
+            from recurra.training.recipe import parts
+
+            parts(args[0])  # names the nearest task
         return super().resolve_command(ctx, args)
 
 
@@ -169,16 +174,24 @@ def info(model: Model, json_output: Annotated[bool, typer.Option("--json", help=
 
 
 def main() -> None:
-    """Run the command line: an error of ours is one line and exit code 2."""
+    """Run the command line: an error of ours, or a wrong option, is one line and exit code 2."""
     try:
-        app()
+        raise SystemExit(app(standalone_mode=False))
     except RecurraError as error:
         print(f"recurra: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except Misuse as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            help_of = error.ctx.command_path if error.ctx is not None else "recurra"
+            text = " ".join(error.format_message().split()).removesuffix(".")
+            print(f"recurra: {text[:1].lower()}{text[1:]}: see '{help_of} --help'", file=sys.stderr)
         raise SystemExit(2) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("recurra: interrupted; a training run goes on with --resume", file=sys.stderr)
         raise SystemExit(130) from None
 
