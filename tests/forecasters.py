@@ -1,6 +1,10 @@
 """Random tables and random forecasters that the tests of forecasting share. Nothing here is trained: weights are drawn, heads included."""
 
+import contextlib
+import io
 import json
+import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from recurra import modelfile
+from recurra import cli, modelfile
 from recurra.codec import series as series_codec
 from recurra.data.series import Series
 from recurra.runtime import model as runtime
@@ -193,3 +197,29 @@ def same(a: Any, b: Any) -> bool:
 def alike(a: Prediction, b: Prediction) -> bool:
     """Whether two predictions have the same bits."""
     return same(a.y_hat, b.y_hat) and same(a.quantiles, b.quantiles) and a.levels == b.levels
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line left: exit code, standard output, the lines of standard error."""
+
+    code: int
+    out: str
+    err: list[str]
+
+
+def command(*words: object, stdin: str = "") -> Ran:
+    """Run `recurra WORDS` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    before, given, handler = sys.argv, sys.stdin, signal.getsignal(signal.SIGTERM)
+    sys.argv, sys.stdin = ["recurra", *map(str, words)], io.StringIO(stdin)
+    code: object = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.argv, sys.stdin = before, given
+        signal.signal(signal.SIGTERM, handler)
+    return Ran(code if isinstance(code, int) else 0 if code is None else 1, out.getvalue(), err.getvalue().splitlines())

@@ -81,10 +81,9 @@ def slow(scaling: Scaling, y: list[float], horizon: int):
         row += [(value - mean(w)) / scale for w in scaling.windows]
         for m, gamma in zip(scaling.seasons, scaling.smoothing, strict=True):
             known, residual, old = n > m, value - mean(m), profiles[m][n % m]
-            if not known:
-                profiles[m][n % m] = residual
-            elif seen:
-                profiles[m][n % m] = old + gamma * (residual - old)
+            rounds = (n - 1) // m
+            if seen or not rounds:
+                profiles[m][n % m] = old + max(gamma, 1 / (rounds + 1)) * (residual - old)
             row += [
                 float(known),
                 (value - past[-1 - m]) / scale if known else 0.0,
