@@ -51,7 +51,7 @@ def run(horizon: int, seed: int, out: Path, epochs: int) -> dict[str, float]:
     names, values = channels()
     started = time.monotonic()
     model = recurra.train(
-        recurra.Forecast(horizon=horizon, output="mean", seasons=(24,), balance=0, skip=LOOKBACK - 24),
+        recurra.Forecast(horizon=horizon, output="mean", seasons=(24,), balance=1, skip=LOOKBACK - 24),
         recurra.Series(long(names, values[:, :-HELD_OUT]), validation=HELD_OUT),
         core=recurra.Core(hidden=64, layers=1, dropout=0.1),
         fit=recurra.Fit(seed=seed, epochs=epochs, window=LOOKBACK, batch_size=64, learning_rate=1e-3),

@@ -77,7 +77,9 @@ def rival(
     np.savez(table, train=train, history=history, horizon=HORIZON)
     script = Path(__file__).parent / "rivals" / "rivals.py"
     command = [python, str(script), "--walks", str(table), "--model", model, "--seed", str(seed), "--out", str(out)]
-    subprocess.run([*command, "--max-seconds", str(seconds)], check=True, capture_output=True)
+    done = subprocess.run([*command, "--max-seconds", str(seconds)], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{model} failed:\n{done.stderr[-2000:]}")
     result = json.loads(out.read_text())
     result["forecasts"] = np.array([result["forecasts"][f"w{i}"] for i in range(len(history))])
     return result
@@ -90,7 +92,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="default: that of recurra.Fit")
     parser.add_argument("--rivals", help="python of benchmarks/rivals/.venv: also neuralforecast's LSTM")
     parser.add_argument("--rival-models", nargs="+", default=list(RIVALS))
-    parser.add_argument("--max-seconds", type=float, default=300, help="cap on a rival's training")
+    parser.add_argument(
+        "--max-seconds", type=float, default=300, help="cap on a rival's training, seconds of processor time"
+    )
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     import torch

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -223,7 +223,7 @@ def _control() -> list[inspect.Parameter]:
             annotation=bool,
         ),
         inspect.Parameter(
-            "report", keyword, default=typer.Option(None, help="HTML report to write"), annotation=Optional[Path]
+            "report", keyword, default=typer.Option(None, help="HTML report to write"), annotation=Path | None
         ),
     ]
 

@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(source: Path, options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    import torch
+
     import recurra
     from recurra.report import score_table, write_report
 
@@ -49,6 +51,7 @@ def _run(source: Path, options: argparse.Namespace) -> int:
         f"[bold]1. Train[/] an LSTM on {history['unique_id'].n_unique()} monthly series ({len(history)} rows, "
         f"the last {HELD_BACK // 12} years of each held back), {HORIZON} months ahead"
     )
+    torch.set_num_threads(1)  # the batches are small: on a busy machine more threads spend their time waiting
     started = time.perf_counter()
     recurra.train(
         recurra.Forecast(horizon=HORIZON, head=64),

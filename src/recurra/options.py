@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from types import UnionType
-from typing import Any, Literal, Optional, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -17,7 +17,7 @@ def _plain(annotation: Any) -> Any:
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         inner = [arg for arg in get_args(annotation) if arg is not type(None)]
-        return Optional[_plain(inner[0])]
+        return _plain(inner[0]) | None
     if origin in (tuple, Literal) or annotation is Any:
         return str
     return annotation
@@ -49,7 +49,7 @@ def options(task: str) -> Iterator[tuple[str, str, inspect.Parameter]]:
             else:
                 default = field.default if kind is bool else None
                 note += f" (default: {_shown(field.default)})"
-                kind = kind if kind is bool or type(None) in get_args(kind) else Optional[kind]
+                kind = kind if kind is bool or type(None) in get_args(kind) else kind | None
             panel = {"task": f"Task: {cls.__name__}", "data": "Data", "core": "Core", "fit": "Fit"}[part]
             option = typer.Option(
                 default, f"--{name.replace('_', '-')}", help=note, rich_help_panel=panel, show_default=False

@@ -10,8 +10,8 @@ z = (x - l) / s. The state of one series is a ring of its last values and a few 
               p <- p + max(1/round, smoothing) (x - mean_m - p): the level and seasonality of Holt-Winters and of ES-RNN
               (Smyl, 2020) as a causal filter, with the network left to learn the rest
 
-`anchors` are the naive answers known at the newest state, from which a forecast is a correction: the last value,
-and for every season its last round and its smoothed profile.
+`anchors` are the naive answers known at the newest state, from which a forecast is a correction: the last value, the
+level (0 in z), and for every season its last round and its smoothed profile.
 """
 
 from typing import Literal
@@ -55,7 +55,7 @@ class Scaling(BaseModel):
     @property
     def choices(self) -> int:
         """Anchors a horizon."""
-        return 1 + 2 * len(self.seasons)
+        return 2 + 2 * len(self.seasons)
 
     def start(self, rows: int) -> State:
         """The state of `rows` series of which nothing is known yet."""
@@ -182,7 +182,7 @@ class Scaling(BaseModel):
             known = count[:, None] >= m - phase
             last = ring[:, self.memory - m + phase]
             smooth = state[f"profile{m}"][:, phase] + self._mean(ring, n, m)[:, None]
-            shorter = out[:, :, 2 * i] if i else 0.0
-            out[:, :, 1 + 2 * i] = np.where(known, (last - level) / scale, shorter)
-            out[:, :, 2 + 2 * i] = np.where(known, (smooth - level) / scale, shorter)
+            shorter = out[:, :, 1 + 2 * i]  # of the season before; for the first the level, 0
+            out[:, :, 2 + 2 * i] = np.where(known, (last - level) / scale, shorter)
+            out[:, :, 3 + 2 * i] = np.where(known, (smooth - level) / scale, shorter)
         return np.clip(out, -FAR, FAR).astype(np.float32)

@@ -18,7 +18,7 @@ from recurra.table import Columns, Panel, Step
 
 DAY = 86_400_000_000  # microseconds
 NEAR = 30.0  # the head reads anchors up to this many scales, a quarter of their size
-FAST, SLOW = 0.3, 0.15  # gains of the longest season's profile, of which few rounds are seen, and of the shorter ones'
+FAST, SLOW = 0.3, 0.15  # gains of the longest season's profile, of which few rounds are seen, and of the shorter ones
 MIN_ROUNDS = 2.0  # a season counts where the typical series is at least this many of its rounds long
 
 
@@ -26,7 +26,8 @@ MIN_ROUNDS = 2.0  # a season counts where the typical series is at least this ma
 class Block:
     """N series side by side, the longest first. Frames beyond a series' length are missing.
 
-    y [N, T + horizon] float64 (NaN = missing; what follows a series' last frame is there for targets only); inputs [N, T, I] float32: covariates and calendar at each step;
+    y [N, T + horizon] float64 (NaN = missing; what follows a series' last frame is there for targets only);
+    inputs [N, T, I] float32: covariates and calendar at each step;
     known [N, T + horizon, K] float32: what is known ahead; lengths [N] int64.
     """
 

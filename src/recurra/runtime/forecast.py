@@ -82,9 +82,10 @@ class ForecastModel:
     ) -> tuple[Prediction, State]:
         """One observation of every stream in, the forecast of the next `horizon` steps out. `state` is left as it was.
 
-        y: [rows] (or one number, for one row), NaN or None = missing. time: [rows] time stamps (needed where the model reads the calendar);
-        where given they must be the next of each stream. covariates: column -> [rows] values at this step. future: column -> [rows, horizon]
-        values of the next steps. Raises DataError (inf, unknown column or category), StateError (another model's state, out of order).
+        y: [rows] (or one number, for one row), NaN or None = missing. time: [rows] time stamps (needed where the model
+        reads the calendar); where given they must be the next of each stream. covariates: column -> [rows] values at
+        this step. future: column -> [rows, horizon] values of the next steps. Raises DataError (inf, unknown column or
+        category), StateError (another model's state, out of order).
         """
         state.check(self.digest)
         rows = state.rows
@@ -289,8 +290,9 @@ class ForecastModel:
         if len(short):
             i = int(short[0])
             raise DataError(
-                f"series '{panel.ids[i]}' has {panel.lengths[i] - panel.observed_until[i]} rows after its last '{panel.columns.target}', but a "
-                f"forecast of {steps} steps needs the known future of {', '.join(panel.columns.future)} in {steps}: append them, target empty"
+                f"series '{panel.ids[i]}' has {panel.lengths[i] - panel.observed_until[i]} rows after its last "
+                f"'{panel.columns.target}', but a forecast of {steps} steps needs the known future of "
+                f"{', '.join(panel.columns.future)} in {steps}: append them, target empty"
             )
 
     def _beyond(

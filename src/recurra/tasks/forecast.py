@@ -51,11 +51,12 @@ class Forecast:
         default=False, description="give hour, weekday, month ... of every step as inputs known ahead"
     )
     head: int = Field(default=256, ge=1, description="units of the head's hidden layer")
-    balance: float = Field(
-        default=0.5,
+    balance: float | None = Field(
+        default=None,
         ge=0,
         le=1,
-        description="what an error counts: 0 by the series' scale (as MASE), 1 by its value (as sMAPE), or between",
+        description="an error counts by its series' scale (0, as MASE), by its value (1, as sMAPE), or between; "
+        "null: 0.5 for positive series, else 0",
     )
     skip: int | None = Field(
         default=None,
@@ -93,6 +94,8 @@ class Forecaster(Task):
         self.correct = nn.Linear(config.head, self.horizon * self.outputs)
         self.gate = nn.Linear(config.head, self.horizon * self.choices)
         self.df = nn.Parameter(torch.tensor(1.0), requires_grad=config.output == "student_t")
+        relative = codec.scaling.transform != "identity"
+        self.balance = (0.5 if relative else 0.0) if config.balance is None else config.balance
         self.register_buffer("levels", torch.tensor(codec.levels), persistent=False)
         self._initialise()
 
@@ -129,8 +132,9 @@ class Forecaster(Task):
         weight = torch.where(known, batch.weights, 0.0)
         count = weight.sum()
         each = self._each(output, z, batch)
-        if self.codec.scaling.transform != "identity" and self.config.output in ("quantiles", "mean"):
-            weight = weight * batch.units[..., 1:] ** self.config.balance
+        if self.balance and self.config.output in ("quantiles", "mean"):
+            power = 2.0 * self.balance if self.config.output == "mean" else self.balance
+            weight = weight * batch.units[..., 1:] ** power
         return (each * weight).sum(), count
 
     def _each(self, output: Tensor, z: Tensor, batch: Batch) -> Tensor:

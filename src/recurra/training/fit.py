@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from recurra import modelfile
 from recurra.config import dump
@@ -91,7 +91,7 @@ def _open(work: Path, identity: dict[str, Any], resume: bool) -> Path | None:
                     f"can't resume '{work}': the {part} differs from the run that was interrupted; start without --resume"
                 )
         return last
-    if rank_zero_only.rank == 0:  # the other processes of a distributed run find the folder there
+    if not getattr(rank_zero_only, "rank", 0):  # the other processes of a distributed run find the folder there
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         note.write_text(json.dumps(identity))
@@ -172,7 +172,8 @@ def _card(recipe: Recipe, training: dict[str, Any], metrics: str | bytes | None)
     lines = [
         f"# A recurra model: {recipe.name}",
         "",
-        f"Trained on {training['series']} series ({training['rows']} rows) in {training['seconds']} s; {training['parameters']} parameters.",
+        f"Trained on {training['series']} series ({training['rows']} rows) in {training['seconds']} s; "
+        f"{training['parameters']} parameters.",
         "",
         "    recurra info THIS_FOLDER",
         "    recurra predict THIS_FOLDER data.csv --out forecasts.csv",
