@@ -37,9 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(source: Path, options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     import torch
+    from rich.console import Console
 
     import recurra
     from recurra.report import score_table, write_report
