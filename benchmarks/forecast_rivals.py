@@ -251,7 +251,8 @@ def main() -> None:
             cpu_seconds = "" if row["train_cpu_seconds"] is None else round(row["train_cpu_seconds"])
             print(
                 f"{frequency:8}{row['model']:32}{row['smape']:8.2f}{row['mase']:8.3f}{row['owa']:8.3f}"
-                f"{row['train_seconds']:9.0f}{cpu_seconds:>8}{row['predict_ms']:11.1f}{row.get('step_ms', ''):>9}{row['import_seconds']:9.2f}{size:6}{mark}"
+                f"{row['train_seconds']:9.0f}{cpu_seconds:>8}{row['predict_ms']:11.1f}{row.get('step_ms', ''):>9}"
+                f"{row['import_seconds']:9.2f}{size:6}{mark}"
             )
     loads = [f"{r['frequency']} {r['import_and_load_seconds']:.2f} s" for r in table if r["model"] == "ours"]
     predicting, training = sizes["recurra"]["mb"], sizes["recurra[train]"]["mb"]
