@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,6 +133,8 @@ def stream(
     from recurra.runtime.model import load
 
     player = load(model, "forecast")
+    if state.is_dir():
+        raise RecipeError(f"--state {state} is a folder: give the path of a file")
     if state.exists():
         live = Live.from_bytes(player, state.read_bytes())
     else:
@@ -148,10 +151,11 @@ def stream(
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        lines = sys.stdin if source is None else source.open(encoding="utf-8")
-    except OSError:
-        raise RecipeError(f"--input: no such file: {source}") from None
-    raise SystemExit(2 if serve(live, lines, sys.stdout, state, save_every) else 0)
+        lines = nullcontext(sys.stdin) if source is None else source.open(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"--input {source}: {(error.strerror or 'no such file').lower()}") from None
+    with lines as given:
+        raise SystemExit(2 if serve(live, given, sys.stdout, state, save_every) else 0)
 
 
 @app.command()

@@ -20,7 +20,9 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def config(cls: type[T]) -> type[T]:
     """Make `cls` a config: frozen, positional or by keyword, unknown and wrong values refused with a RecipeError of one line."""
-    made: Any = dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))(cls)
+    made: Any = dataclass(
+        frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+    )(cls)
     init: Callable[..., None] = made.__init__
 
     @wraps(init)

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch.utils.data import IterableDataset
 
 from recurra.codec.series import SeriesCodec
-from recurra.config import config
+from recurra.config import config, explain
 from recurra.data.batch import Batch
-from recurra.errors import DataError
+from recurra.errors import DataError, RecipeError
 from recurra.table import Columns, Panel, read
 
 
@@ -40,16 +40,19 @@ class Series:
 
     @property
     def columns(self) -> Columns:
-        """What the columns mean."""
-        return Columns(
-            target=self.target,
-            time=self.time,
-            series=self.series,
-            static=self.static,
-            past=self.past,
-            future=self.future,
-            gaps=self.gaps,
-        )
+        """What the columns mean. Raises RecipeError where one column has two roles."""
+        try:
+            return Columns(
+                target=self.target,
+                time=self.time,
+                series=self.series,
+                static=self.static,
+                past=self.past,
+                future=self.future,
+                gaps=self.gaps,
+            )
+        except ValidationError as error:
+            raise RecipeError(explain(error, Series)) from None
 
     def read(self) -> Panel:
         """The table, checked. Raises DataError."""

@@ -143,6 +143,8 @@ class ForecastModel:
         steps = self.horizon if horizon is None else horizon
         if steps < 1:
             raise DataError(f"horizon {steps}: must be at least 1")
+        if seed < 0:
+            raise DataError(f"seed {seed}: must be at least 0")
         columns = self.codec.columns
         y_hat = np.zeros((len(panel), steps))
         quantiles = np.zeros((len(panel), steps, len(self.levels)))
@@ -173,6 +175,8 @@ class ForecastModel:
         panel = source if isinstance(source, Panel) else self.read(source)
         if origins not in ("last", "all"):
             raise DataError(f"origins '{origins}': must be 'last' or 'all'")
+        if season is not None and season < 1:
+            raise DataError(f"season {season}: must be at least 1")
         long_enough = np.flatnonzero(panel.observed_until > self.horizon)
         if not len(long_enough):
             raise DataError(

@@ -51,12 +51,13 @@ def rows(lines: Iterable[str], time: str) -> Iterator[tuple[int, Any]]:
 
     Raises DataError where it is neither: a CSV header must name the column `time`.
     """
-    header: list[str] | None = None
+    header, first = None, True
     for number, line in enumerate(lines, start=1):
         text = line.strip().removeprefix("\ufeff")
         if not text:
             continue
-        if header is None and not text.startswith("{"):
+        opening, first = first, False
+        if opening and not text.startswith("{"):
             header = [name.strip() for name in next(csv.reader([text]))]
             if time not in header:
                 raise DataError(

@@ -54,7 +54,12 @@ class Live:
         covariates = {name: row.get(name) for name in columns.covariates}
         future = row.get("future") or {}
         if isinstance(future, str):
-            future = json.loads(future)
+            try:
+                future = json.loads(future)
+            except json.JSONDecodeError as error:
+                raise DataError(f"'future' is not valid JSON: {error.msg}") from None
+        if not isinstance(future, Mapping):
+            raise DataError(f"'future' must be an object, column -> list of the next values, not {str(future)[:40]}")
         if columns.gaps == "fill" and state.arrays["time"][0] != NO_TIME:
             kind = "datetime64[us]" if codec.step.dates else np.int64
             last = state.arrays["time"].view(kind)[0]

@@ -79,7 +79,7 @@ def from_tables(tables: dict[str, Any]) -> Recipe:
         raise RecipeError(
             f'the recipe does not say which task: add name = "forecast" to [task] (known: {", ".join(TASKS)})'
         )
-    made = {part: build(cls, tables.get(part, {})) for part, cls in parts(name).items()}
+    made = {part: build(cls, tables.get(part, {})) for part, cls in parts(str(name)).items()}
     return Recipe(**made)
 
 
@@ -110,7 +110,8 @@ def from_toml(path: str | Path) -> Recipe:
         raise RecipeError(f"'{path}' is not UTF-8 text: save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"'{path}' is not valid TOML: {error}") from None
-    source = tables.get("data", {}).get("source")
+    data = tables.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
     if isinstance(source, str) and not Path(source).is_absolute():
         tables["data"]["source"] = str(path.parent / source)
     return from_tables(tables)
