@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,8 @@ def parse_time(value: Any, dates: bool) -> Any:
                 return np.int64(int(value))
             raise ValueError
         text = str(value).strip().replace(" ", "T")
+        if not re.match(r"\d{4}-\d\d", text):  # numpy would take "now", "NaT" and 20240131 (a year)
+            raise ValueError
         if text[-1] == "Z" or (len(text) > 6 and text[-6] in "+-" and text[-3] == ":"):
             from datetime import UTC, datetime
 
