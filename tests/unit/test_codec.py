@@ -92,7 +92,7 @@ def slow(scaling: Scaling, y: list[float], horizon: int):
         row = [row[0], *(max(-CLIP, min(CLIP, v)) for v in row[1:])] if seen else [0.0] * len(row)
         anchors = []
         for k in range(horizon):
-            answers = [(value - level) / scale]
+            answers = [(value - level) / scale, 0.0]
             for m in scaling.seasons:
                 if n >= m - k % m:
                     answers += [
@@ -100,7 +100,7 @@ def slow(scaling: Scaling, y: list[float], horizon: int):
                         (profiles[m][(n + 1 + k) % m] + mean(m) - level) / scale,
                     ]
                 else:
-                    answers += [answers[-1] if len(answers) > 1 else 0.0] * 2
+                    answers += [answers[-1]] * 2
             anchors.append([max(-FAR, min(FAR, v)) for v in answers])
         out.append((row, level, scale, anchors))
     return out
