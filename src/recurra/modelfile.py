@@ -222,7 +222,7 @@ def check_room(path: Path, overwrite: bool) -> None:
     if not (path / MANIFEST).is_file():
         raise ModelFileError(f"{path} exists and is no model folder: it is never overwritten: choose another path")
     if not overwrite:
-        raise ModelFileError(f"{path} already holds a model: choose another path, or say overwrite=True")
+        raise ModelFileError(f"{path} already holds a model: choose another path, or say overwrite=True (--overwrite)")
 
 
 def _place(path: Path, blobs: Mapping[str, bytes], overwrite: bool) -> None:
