@@ -7,7 +7,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,7 @@ import torch
 
 from recurra import cli, modelfile
 from recurra.codec import series as series_codec
+from recurra.config import fields
 from recurra.data.series import Series
 from recurra.runtime import model as runtime
 from recurra.runtime.forecast import ForecastModel, Prediction
@@ -23,9 +24,9 @@ from recurra.tasks.forecast import Forecast, Forecaster
 from recurra.tasks.task import Core
 
 STATIC, PAST, FUTURE = ("region", "size"), ("wind",), ("price", "promo")
-CELLS = ("lstm", "gru", "rnn")
-OUTPUTS = ("quantiles", "mean", "gaussian", "student_t", "negative_binomial")
-SCALINGS = ("seasonal", "running", "frozen")
+CELLS = get_args(fields(Core)["cell"].annotation)
+OUTPUTS = get_args(fields(Forecast)["output"].annotation)
+SCALINGS = get_args(fields(Forecast)["scaling"].annotation)
 START = np.datetime64("2024-01-30T21:00:00", "us")
 HOUR = np.timedelta64(3_600_000_000, "us")
 

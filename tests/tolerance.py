@@ -33,6 +33,9 @@ RUNTIME = 1e-6
 # the same stack on numpy instead of recurra._core: no fma, and the two biases added in another order. Measured 1.4e-7
 PLAIN = 6e-7
 
+# a forecaster's raw head output, the runtime against torch in eval mode, both float32. Measured 1.8e-7 (3 layers of 7, 40 steps)
+FORECAST_HEAD = 1e-6
+
 
 def error(a: Any, b: Any) -> float:
     """The largest |a - b| over 1 + the largest |b|, for tensors or arrays of one shape; NaN if either holds one."""

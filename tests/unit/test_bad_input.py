@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -335,3 +337,12 @@ def test_states_of_others(saved, plain, tmp_path):
     refused(command("stream", plain, "--state", tmp_path), str(tmp_path))
     refused(command("stream", plain, "--state", tmp_path / "u", "--input", tmp_path / "nope"), "nope", "no such file")
     assert listing(tmp_path) == ["s", "t"]
+
+
+def test_as_a_process(room):
+    """Nothing of the above comes from running in the test's own process: no traceback, one line, code 2."""
+    words = ["train", "forecast", str(room / "laod.csv"), "--horizon", "2", "--out", str(room / "m")]
+    ran = subprocess.run([sys.executable, "-m", "recurra.cli", *words], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert len(ran.stderr.splitlines()) == 1
+    assert "did you mean 'load.csv'" in ran.stderr
