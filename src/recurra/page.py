@@ -97,7 +97,7 @@ h3 { font-size: 1em; margin: 0.6em 0 0; font-weight: 600 } .note { color: #555; 
 table { border-collapse: collapse; margin: 0.8em 0 } th, td { padding: 0.2em 0.9em; text-align: right }
 th { border-bottom: 1px solid #888; font-weight: 600 } th:first-child, td:first-child { text-align: left }
 tr.model td { font-weight: 600 } .facts td { text-align: left; vertical-align: top } .facts td:first-child { color: #555 }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 0.4em 1.2em }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(460px, 1fr)); gap: 0.4em 1.2em }
 .plots > div { break-inside: avoid; min-width: 0 }
 @media print { body { margin: 0; max-width: none } h2 { break-after: avoid } }
 """

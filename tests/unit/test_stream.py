@@ -150,6 +150,8 @@ def test_covariates_that_step_refuses(hourly):
     hourly.step(hourly.start(), **good)
     for change, text in (
         ({"time": None}, "reads the calendar"),
+        ({"time": "NaT"}, "no date time stamp"),
+        ({"time": "soon"}, "no date time stamp"),
         ({"covariates": {}}, "needs the column 'region'"),
         ({"covariates": good["covariates"] | {"winds": [1.0]}}, "no such column 'winds': did you mean 'wind'"),
         ({"covariates": good["covariates"] | {"region": ["nort"]}}, "did you mean 'north'"),

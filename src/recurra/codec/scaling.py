@@ -34,6 +34,7 @@ class Scaling(BaseModel):
     kind: Literal["seasonal", "running", "frozen"] = "seasonal"
     transform: Literal["identity", "log", "log1p"] = "identity"
     floor: float = 0.0  # smallest x that a logarithm takes; a value below it is lifted to it
+    positive: bool = False  # no training value was below 0: no forecast is
     seasons: tuple[int, ...] = ()  # in time steps, ascending
     windows: tuple[int, ...] = ()  # lengths of trailing means that the network sees
     level: int = 1  # seasonal: length of the trailing mean that is the level; 1 = the last value
@@ -77,9 +78,10 @@ class Scaling(BaseModel):
 
     def inverse(self, x: np.ndarray) -> np.ndarray:
         """x -> y, elementwise."""
-        if self.transform == "identity":
-            return x
-        return np.exp(np.minimum(x, 700.0)) if self.transform == "log" else np.expm1(np.minimum(x, 700.0))
+        if self.transform == "log":
+            return np.exp(np.minimum(x, 700.0))
+        y = np.expm1(np.minimum(x, 700.0)) if self.transform == "log1p" else x
+        return np.maximum(y, 0.0) if self.positive else y
 
     def observe(self, state: State, x: np.ndarray) -> np.ndarray:
         """Take the next value x [N] (NaN = missing) of each series; the arrays of `state` change in place.

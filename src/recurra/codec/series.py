@@ -227,10 +227,12 @@ def fit(
         kind=scaling,  # type: ignore[arg-type]
         transform=transform,
         floor=lowest,
+        positive=lowest >= 0,
         seasons=chosen,
         windows=windows,
         level=level,
         smoothing=tuple(FAST if i + 1 == len(chosen) else SLOW for i in range(len(chosen))),
+        gain=0.01 if scaling == "running" else 0.001,
         warmup=2 * (chosen[0] if chosen else 12),
     )
     return SeriesCodec(

@@ -341,6 +341,8 @@ class ForecastModel:
             return following
         try:
             stamps = np.atleast_1d(np.asarray(time, kind))
+            if step.dates and np.isnat(stamps).any():
+                raise ValueError
         except (ValueError, TypeError):
             raise DataError(f"time {time!r} is no {'date' if step.dates else 'integer'} time stamp") from None
         if stamps.shape != last.shape:

@@ -47,9 +47,8 @@ class Training(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._state = self._kept
-        totals = self.all_gather(torch.tensor([self._sum, self._count], dtype=torch.float64, device=self.device))
-        assert isinstance(totals, Tensor)
-        total, count = totals.reshape(-1, 2).sum(0).tolist()
+        totals = torch.tensor([self._sum, self._count], dtype=torch.float64, device=self.device)
+        total, count = self.trainer.strategy.reduce(totals, reduce_op="sum").tolist()
         self.log("validation_loss", float(total / max(count, 1.0)), prog_bar=True)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
