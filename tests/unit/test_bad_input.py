@@ -339,10 +339,13 @@ def test_states_of_others(saved, plain, tmp_path):
     assert listing(tmp_path) == ["s", "t"]
 
 
-def test_as_a_process(room):
+def test_as_a_process(saved):
     """Nothing of the above comes from running in the test's own process: no traceback, one line, code 2."""
-    words = ["train", "forecast", str(room / "laod.csv"), "--horizon", "2", "--out", str(room / "m")]
-    ran = subprocess.run([sys.executable, "-m", "recurra.cli", *words], capture_output=True, text=True, timeout=120)
+    words = ["predict", saved / "modell", saved / "data.csv", "--out", saved / "f.csv"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "recurra.cli", *map(str, words)], capture_output=True, text=True, timeout=120
+    )
     assert (ran.returncode, ran.stdout) == (2, "")
     assert len(ran.stderr.splitlines()) == 1
-    assert "did you mean 'load.csv'" in ran.stderr
+    assert "did you mean 'model'" in ran.stderr
+    assert not (saved / "f.csv").exists()

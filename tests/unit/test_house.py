@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -25,11 +26,10 @@ def trees():
 def test_no_file_is_a_drawer():
     drawers = {"utils", "util", "common", "helpers", "helper", "misc", "base"}
     found = []
-    for folder in ("src", "tests", "csrc", "benchmarks", "docs"):
-        for path in (ROOT / folder).rglob("*.*"):
-            inside = path.relative_to(ROOT)
-            if not any(part[0] == "." for part in inside.parts) and path.stem.lower() in drawers:
-                found.append(str(inside))
+    for top in ("src", "tests", "csrc", "benchmarks", "docs"):
+        for folder, inside, files in os.walk(ROOT / top):
+            inside[:] = [name for name in inside if name[0] != "."]
+            found += [f"{folder}/{name}" for name in files if Path(name).stem.lower() in drawers]
     assert found == []
 
 
