@@ -179,6 +179,20 @@ def test_values_below_the_floor_are_lifted_to_it():
     assert same(scaling("running", "log1p").forward(np.array([-3.0, 0.0])), np.zeros(2))
 
 
+def test_no_forecast_below_zero_where_no_value_was():
+    model = forecasters.player(
+        forecasters.network(Kind(output="gaussian", values="signed"), forecasters.table(values="signed"))
+    )
+    assert not model.codec.scaling.positive
+    frame = forecasters.table(values="signed").with_columns(y=pl.max_horizontal("y", 0.0))
+    made = forecasters.player(forecasters.network(Kind(output="gaussian"), frame))
+    assert made.codec.scaling.transform == "identity"
+    assert made.codec.scaling.positive
+    out = made.predict(frame, 9)
+    assert all((out[name] >= 0).all() for name in ("y_hat", "q0.1", "q0.5", "q0.8"))
+    assert same(made.codec.scaling.inverse(np.array([-1.0, 2.0, 0.0])), np.array([0.0, 2.0, 0.0]))
+
+
 def test_values_far_away_come_back_finite():
     for transform in ("log", "log1p"):
         assert np.isfinite(scaling("running", transform).inverse(np.array([1e9, -1e9]))).all()
