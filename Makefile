@@ -30,7 +30,7 @@ demo: setup
 	$(PY) -m recurra.demo
 
 test: setup
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2
 
 test-slow: setup
 	.venv/bin/pytest -m "slow or not slow"

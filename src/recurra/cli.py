@@ -107,8 +107,9 @@ def predict(
 ) -> None:
     """Forecast every series of a table from its last observation."""
     from recurra.runtime.model import load
-    from recurra.table import write
+    from recurra.tablefile import ending_of, write
 
+    ending_of(out)
     frame = load(model, "forecast").predict(data, horizon, seed=seed)
     write(frame, out)
     print(f"{len(frame)} rows -> {out}", file=sys.stderr)

@@ -4,7 +4,6 @@ has not seen, write model and report, and stream those years through the saved m
 
 import argparse
 import time
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,16 +108,11 @@ def _split(source: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def _scores(model: "ForecastModel", panel: "Panel") -> "Scores":
     """The scores of all origins in the last HELD_BACK rows, i.e. of values that training has not seen."""
-    from recurra.runtime.forecast import Prediction, m4_season
+    from recurra.runtime.forecast import m4_season
     from recurra.runtime.scores import score
 
-    def unseen() -> Iterator[tuple[np.ndarray, np.ndarray, Prediction]]:
-        for values, origins, prediction in model.backtest(panel):
-            late = origins >= len(values) - HELD_BACK
-            y_hat, quantiles = prediction.y_hat[late], prediction.quantiles[late]
-            yield values, origins[late], Prediction(y_hat, quantiles, prediction.levels)
-
-    return score(unseen(), model.levels, m4_season(model.codec), skipped=0, naive2=True)
+    unseen = (found.last(HELD_BACK) for found in model.backtest(panel))
+    return score(unseen, model.levels, m4_season(model.codec), skipped=0, naive2=True)
 
 
 def _stream(model: "ForecastModel", panel: "Panel", history: pl.DataFrame) -> tuple[int, int, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from recurra import modelfile
 from recurra.page import Drawn, Evidence, render, score_caption, score_rows, score_titles, step_words
 from recurra.runtime.forecast import ForecastModel, m4_season
+from recurra.runtime.prediction import Backtest
 from recurra.runtime.scores import Scores, floors, scales, score
 
 if TYPE_CHECKING:
@@ -122,13 +123,12 @@ def _gather(model: ForecastModel, panel: "Panel", last: int | None) -> Evidence:
     below, known = np.zeros(len(model.levels)), 0
     errors: dict[str, list[np.ndarray]] = {}
 
-    def watched() -> Iterator[tuple[np.ndarray, np.ndarray, Any]]:
+    def watched() -> Iterator[Backtest]:
         nonlocal below, known
-        # longest first, as the backtest goes
-        order = np.argsort(-(panel.observed_until[usable] - h), kind="stable")
-        for i, (y, at, found) in zip(usable[order], model.backtest(panel.take(usable)), strict=True):
-            keep = np.ones(len(at), bool) if last is None else at >= len(y) - max(last, h)
-            at, y_hat, quantiles = at[keep], found.y_hat[keep], found.quantiles[keep]
+        for whole in model.backtest(panel.take(usable)):
+            found = whole if last is None else whole.last(max(last, h))
+            i, y, at = usable[found.series], found.values, found.origins
+            y_hat, quantiles = found.prediction.y_hat, found.prediction.quantiles
             naive = floors(y, at, h, m)
             if len(drawn) < PLOTTED:
                 drawn.append(Drawn(int(i), y, int(at[-1]), y_hat[-1], quantiles[-1], naive["seasonal naive"][-1]))
@@ -140,7 +140,7 @@ def _gather(model: ForecastModel, panel: "Panel", last: int | None) -> Evidence:
             for name, forecast in ({"model": y_hat} | naive).items():
                 scaled = np.divide(np.abs(actual - forecast), unit, out=np.full(actual.shape, np.nan), where=unit > 0)
                 errors.setdefault(name, []).append(_mean_rows(scaled))
-            yield y, at, type(found)(y_hat, quantiles, found.levels)
+            yield found
 
     scores = score(watched(), model.levels, m, skipped=len(panel) - len(usable), naive2=False)
     drawn.sort(key=lambda one: one.series)

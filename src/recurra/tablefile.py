@@ -73,7 +73,8 @@ def _mixed(frame: nw.DataFrame[Any], error: Exception) -> DataError:
     return DataError(f"the table can't be read: {short(error)}")
 
 
-def _ending(path: Path) -> str:
+def ending_of(path: Path) -> str:
+    """The ending of a table's file, one of ENDINGS. Raises DataError for any other."""
     name = path.name.lower()
     for ending in sorted(ENDINGS, key=len, reverse=True):
         if name.endswith(ending):
@@ -91,7 +92,7 @@ def _open_file(path: Path) -> Source:
         raise DataError(
             f"no such file: {path}: {nearest(path.name, (p.name for p in folder.iterdir() if p.is_file()))}"
         )
-    ending, where = _ending(path), str(path)
+    ending, where = ending_of(path), str(path)
     if path.stat().st_size == 0:
         raise DataError(f"{where} is empty: a table has a header line and rows")
     try:
@@ -158,7 +159,7 @@ def write(frame: dict[str, np.ndarray] | pl.DataFrame, path: str | os.PathLike[s
     Raises DataError: an unknown ending, no such folder, columns of different lengths.
     """
     path = Path(path)
-    ending = _ending(path)
+    ending = ending_of(path)
     if not path.parent.is_dir():
         raise DataError(f"no such folder: {path.parent}: make it first")
     if isinstance(frame, dict):

@@ -33,8 +33,7 @@ def name(kind):
 def whole_pass(model, frame, ids):
     """Series id -> (origins, prediction at each), of the series `ids` of a table, all in one pass."""
     panel = model.read(frame)
-    by_values = {panel.target[panel.series(i)].tobytes(): str(panel.ids[i]) for i in range(len(panel))}
-    found = {by_values[y.tobytes()]: (origins, p) for y, origins, p in model.backtest(panel, every=True)}
+    found = {str(panel.ids[i]): (origins, p) for i, _, origins, p in model.backtest(panel, every=True)}
     return {i: found[i] for i in ids}
 
 
@@ -71,7 +70,7 @@ def test_every_way_gives_the_same_bits(kind, monkeypatch):
             f"predict at {t}"
         )
     monkeypatch.setattr(forecast, "FRAMES", 7)
-    (_, _, last), *_ = model.backtest(model.read(alone), every=False)
+    (*_, last), *_ = model.backtest(model.read(alone), every=False)
     assert alike(last, at(every, len(origins) - 1)), "evaluate's last origin is not backtest's"
 
 
@@ -206,7 +205,7 @@ def test_runtime_is_torch(kind):
     (batch,) = list(training)
     with torch.no_grad():
         raw, _ = task(batch)
-    for row, (_, origins, _) in enumerate(runs):
+    for row, (_, _, origins, _) in enumerate(runs):
         want = raw[row, : len(origins)].numpy()
         assert error(heads[row], want) <= FORECAST_HEAD
 

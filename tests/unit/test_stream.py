@@ -272,7 +272,9 @@ def test_times(text, want):
     assert parse_time(text, True) == np.datetime64(want, "us")
 
 
-@pytest.mark.parametrize("value", ["", "yesterday", "31.1.2024", None, True, [], "NaT", "now", "today", "20240131", 20240131])
+@pytest.mark.parametrize(
+    "value", ["", "yesterday", "31.1.2024", None, True, [], "NaT", "now", "today", "20240131", 20240131]
+)
 def test_what_is_no_date(value):
     with pytest.raises(DataError, match="date"):
         parse_time(value, True)

@@ -250,7 +250,7 @@ def test_random_walks(tmp_path):
     panel = model.read(frame.tail(20 * 160))
     errors = [
         np.lib.stride_tricks.sliding_window_view(y, 4)[origins] - prediction.y_hat
-        for y, origins, prediction in model.backtest(panel)
+        for _, y, origins, prediction in model.backtest(panel)
     ]
     rmse = np.sqrt((np.concatenate([e[10:] for e in errors]) ** 2).mean(axis=0))
     np.testing.assert_allclose(rmse / np.sqrt([1, 2, 3, 4]), 1.0, rtol=0.1)

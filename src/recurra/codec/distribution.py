@@ -10,6 +10,7 @@ Every head speaks in the codec's units z = (x - level) / scale. `raw` has shape 
                                           variance = mean + alpha mean^2 (Salinas et al., DeepAR, 2017, eq. 4)
 """
 
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -47,13 +48,18 @@ _PROBABILITIES = np.array([NormalDist().cdf(float(v)) for v in _SCORES])
 
 
 def student_t_quantile(scores: np.ndarray, df: float) -> np.ndarray:
-    """Student t's quantile where the normal's is `scores`, by integrating the density on a sinh-spaced grid."""
+    """Student t's quantile where the normal's is `scores`."""
+    t, upper = _student_t(df)
+    return np.sign(scores) * np.interp(normal_probability(np.abs(scores)), upper, t)
+
+
+@lru_cache(maxsize=8)
+def _student_t(df: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points t >= 0 and the distribution function there: the density integrated on a sinh-spaced grid."""
     t = np.sinh(np.linspace(0.0, 9.0, 20001))
     density = (1.0 + t * t / df) ** (-(df + 1.0) / 2.0) * np.sqrt(1.0 + t * t)
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2.0)])
-    upper = 0.5 + 0.5 * mass / mass[-1]
-    q = normal_probability(np.abs(scores))
-    return np.sign(scores) * np.interp(q, upper, t)
+    return t, 0.5 + 0.5 * mass / mass[-1]
 
 
 def negative_binomial_quantile(p: np.ndarray, mean: np.ndarray, alpha: np.ndarray) -> np.ndarray:

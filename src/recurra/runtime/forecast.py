@@ -5,7 +5,6 @@ has the same bits however its series came in: at once, in pieces, one value at a
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from recurra import table
 from recurra.codec.series import NEAR, Block, SeriesCodec
 from recurra.errors import DataError, ModelFileError, StateError, nearest
 from recurra.runtime.layers import Linear, Recurrent, relu
+from recurra.runtime.prediction import Backtest, Prediction
 from recurra.runtime.scores import Scores, score
 from recurra.runtime.stream import State
 from recurra.table import Panel
@@ -23,15 +23,6 @@ GROUP = 128  # series side by side
 FRAMES = 256  # frames of them at a time
 SAMPLES = 200  # trajectories of a series beyond the trained horizon
 NO_TIME = np.iinfo(np.int64).min  # a stream of which no time stamp is known
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """y_hat [rows, horizon]; quantiles [rows, horizon, len(levels)]; levels: their probabilities."""
-
-    y_hat: np.ndarray
-    quantiles: np.ndarray
-    levels: tuple[float, ...]
 
 
 class ForecastModel:
@@ -186,8 +177,8 @@ class ForecastModel:
         m = m4_season(self.codec) if season is None else season
         return score(forecasts, self.levels, m, skipped=len(panel) - len(long_enough), naive2=origins == "last")
 
-    def backtest(self, panel: Panel, *, every: bool = True) -> Iterator[tuple[np.ndarray, np.ndarray, Prediction]]:
-        """For each series of `panel`: its values [T], its origins [O] (rows seen), and the prediction at each ([O, horizon]).
+    def backtest(self, panel: Panel, *, every: bool = True) -> Iterator[Backtest]:
+        """The forecasts of each series of `panel`, the longest series first.
 
         One forward pass over each series gives all origins. `every` False: only the last with a whole horizon after it.
         """
@@ -212,7 +203,8 @@ class ForecastModel:
                 some = np.concatenate([part[j] for part in anchors])[at] if every else final[j : j + 1]  # type: ignore[index]
                 raw = self._head(memory[j, at], some, np.moveaxis(known[j, at], -1, -2))
                 prediction = self._decode(raw, level[j, at], scale[j, at])
-                yield panel.target[panel.series(int(i))][: int(panel.observed_until[i])], at + 1, prediction
+                values = panel.target[panel.series(int(i))][: int(panel.observed_until[i])]
+                yield Backtest(int(i), values, at + 1, prediction)
 
     # -- inside --------------------------------------------------------------------------------------------------
 

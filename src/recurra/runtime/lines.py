@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from recurra.errors import DataError, RecurraError
-from recurra.runtime.forecast import Prediction
 from recurra.runtime.live import Live
+from recurra.runtime.prediction import Prediction
 
 
 def serve(live: Live, lines: Iterable[str], out: TextIO, state: Path, save_every: int) -> int:
@@ -38,7 +38,8 @@ def serve(live: Live, lines: Iterable[str], out: TextIO, state: Path, save_every
     except UnicodeDecodeError:
         raise DataError("the input is not UTF-8 text: save it as UTF-8") from None
     finally:
-        live.save(state)
+        if live.states or state.exists():
+            live.save(state)
     return refused
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from recurra.errors import DataError, StateError, nearest
-from recurra.runtime.forecast import NO_TIME, ForecastModel, Prediction
+from recurra.runtime.forecast import NO_TIME, ForecastModel
+from recurra.runtime.prediction import Prediction
 from recurra.runtime.stream import State
 
 MAX_GAP = 10_000  # steps that are filled as missing at once, where the model fills gaps

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from recurra import metrics
+from recurra.runtime.prediction import Backtest
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,18 @@ class Scores:
 
 
 def score(
-    forecasts: Iterable[tuple[np.ndarray, np.ndarray, Any]],
+    forecasts: Iterable[Backtest],
     levels: tuple[float, ...],
     m: int,
     *,
     skipped: int,
     naive2: bool,
 ) -> Scores:
-    """Score (values [T], origins [O], prediction) of each series; `naive2` adds M4's floor and OWA (one origin a series)."""
+    """Score the forecasts of each series; `naive2` adds M4's floor and OWA (one origin a series)."""
     names = ["model", "naive", "seasonal naive", *(["naive2"] if naive2 else [])]
     sums: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     loss, size, inside, count, origins = np.zeros(len(levels)), 0.0, 0.0, 0, 0
-    for y, at, prediction in forecasts:
+    for _, y, at, prediction in forecasts:
         h = prediction.y_hat.shape[1]
         ahead = at[:, None] + np.arange(h)
         actual = y[ahead]
