@@ -58,7 +58,7 @@ bench: setup
 	for file in m4 ett random_walk latency large; do $(PY) benchmarks/forecast_$$file.py || exit 1; done
 
 docs: setup
-	.venv/bin/pytest tests/unit/test_docs.py
+	.venv/bin/pytest tests/unit/test_demo.py
 
 wheel: setup
 	$(PY) -m pip install -q build -c constraints.txt
