@@ -3,12 +3,15 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "model.hpp"
+#include "series.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -135,6 +138,83 @@ void backward(const std::string& cell, Array<const F, 3> x, Maybe<const int64_t,
     recurra::backward(packed.layer(), b, threads);
 }
 
+// The arrays of a series' state, in this order, checked against the recursion.
+recurra::SeriesState series_state(const recurra::Recursion& r, const Array<int64_t, 1>& count,
+                                  const std::vector<Array<double, 1>>& numbers, const Array<double, 2>& ring,
+                                  const std::vector<Array<double, 2>>& profiles) {
+    const size_t rows = count.shape(0);
+    need(numbers.size() == 5, "numbers must be level, scale, spread, weight, amplitude");
+    for (const auto& a : numbers) need(a.shape(0) == rows, "every number must be [rows]");
+    need_shape(ring, rows, size_t(r.memory), "ring must be [rows, memory]");
+    need(profiles.size() == r.seasons.size(), "there must be a profile for each season");
+    recurra::SeriesState s{count.data(),      ring.data(),       numbers[0].data(), numbers[1].data(),
+                           numbers[2].data(), numbers[3].data(), numbers[4].data(), {}};
+    for (size_t j = 0; j < profiles.size(); j++) {
+        need_shape(profiles[j], rows, size_t(r.seasons[j]), "a profile must be [rows, season]");
+        s.profiles.push_back(profiles[j].data());
+    }
+    return s;
+}
+
+void bind_series(nb::module_& m) {
+    using recurra::Recursion;
+    nb::class_<Recursion>(m, "Recursion", "The level, scale and seasons of series, one causal step after the other.")
+        .def(
+            "__init__",
+            [](Recursion* self, int kind, bool logarithm, std::vector<long> seasons, std::vector<long> windows,
+               std::vector<double> smoothing, long memory, long level, long warmup, double gain, double prior) {
+                need(kind >= 0 && kind <= 2, "kind is 0 (seasonal), 1 (running) or 2 (frozen)");
+                need(seasons.size() == smoothing.size() && seasons.size() <= 8, "at most 8 seasons, a gain for each");
+                need(windows.size() <= 32, "at most 32 windows");
+                need(level >= 1 && level <= memory, "level must lie between 1 and memory");
+                for (long w : seasons) need(w >= 1 && w <= memory, "a season must lie between 1 and memory");
+                for (long w : windows) need(w >= 1 && w <= memory, "a window must lie between 1 and memory");
+                new (self) Recursion{
+                    recurra::Scale(kind), logarithm, seasons, windows, smoothing, memory, level, warmup, gain, prior};
+            },
+            "kind"_a, "logarithm"_a, "seasons"_a, "windows"_a, "smoothing"_a, "memory"_a, "level"_a, "warmup"_a,
+            "gain"_a, "prior"_a)
+        .def(
+            "encode",
+            [](const Recursion& r, Array<int64_t, 1> count, std::vector<Array<double, 1>> numbers,
+               Array<double, 2> ring, std::vector<Array<double, 2>> profiles, Array<const double, 2> x,
+               Array<const int64_t, 1> lengths, Array<float, 3> features, Array<double, 2> level,
+               Array<double, 2> scale, Maybe<float, 4> anchors) {
+                const auto state = series_state(r, count, numbers, ring, profiles);
+                const size_t N = count.shape(0), T = x.shape(1);
+                need_shape(x, N, T, "x must be [rows, steps]");
+                need(lengths.shape(0) == N, "lengths must be [rows]");
+                for (size_t i = 0; i < N; i++)
+                    need(lengths(i) >= 0 && lengths(i) <= int64_t(T), "a length must lie between 0 and steps");
+                need_shape(features, N, T, size_t(r.features()), "features must be [rows, steps, features]");
+                need_shape(level, N, T, "level must be [rows, steps]");
+                need_shape(scale, N, T, "scale must be [rows, steps]");
+                if (anchors)
+                    need(anchors->shape(0) == N && anchors->shape(1) == T && anchors->shape(3) == size_t(r.choices()),
+                         "anchors must be [rows, steps, horizon, choices]");
+                const long horizon = anchors ? long(anchors->shape(2)) : 0;
+                nb::gil_scoped_release free;
+                recurra::encode(r, state, long(N), long(T), x.data(), lengths.data(), features.data(), level.data(),
+                                scale.data(), horizon, data_or_null(anchors));
+            },
+            "count"_a.noconvert(), "numbers"_a.noconvert(), "ring"_a.noconvert(), "profiles"_a.noconvert(),
+            "x"_a.noconvert(), "lengths"_a.noconvert(), "features"_a.noconvert(), "level"_a.noconvert(),
+            "scale"_a.noconvert(), "anchors"_a.noconvert().none(),
+            "Take x; fill features, level, scale and anchors; the state changes in place.")
+        .def(
+            "anchors",
+            [](const Recursion& r, Array<int64_t, 1> count, std::vector<Array<double, 1>> numbers,
+               Array<double, 2> ring, std::vector<Array<double, 2>> profiles, Array<float, 3> out) {
+                const auto state = series_state(r, count, numbers, ring, profiles);
+                need(out.shape(0) == count.shape(0) && out.shape(2) == size_t(r.choices()),
+                     "out must be [rows, horizon, choices]");
+                nb::gil_scoped_release free;
+                recurra::anchors(r, state, long(count.shape(0)), long(out.shape(1)), out.data());
+            },
+            "count"_a.noconvert(), "numbers"_a.noconvert(), "ring"_a.noconvert(), "profiles"_a.noconvert(),
+            "out"_a.noconvert(), "Fill the naive answers known now.");
+}
+
 template <class F>
 void bind_training(nb::module_& m) {
     m.def("forward", &forward<F>, "cell"_a, "x"_a.noconvert(), "lengths"_a.noconvert().none(),
@@ -170,6 +250,7 @@ NB_MODULE(_core, m) {
         "cell"_a, "rows"_a, "steps"_a, "hidden"_a, "double"_a, "How many numbers `forward` must save for `backward`.");
     bind_training<float>(m);
     bind_training<double>(m);
+    bind_series(m);
 
     nb::class_<recurra::Stack>(m, "Stack", "A stack of causal recurrent layers, float32, weights packed once.")
         .def(

@@ -2,6 +2,7 @@
 recurra's C++ kernels: recurrent layers over time, forward and backward, and a product whose bits depend on the row alone.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, overload
 
 import numpy
@@ -33,6 +34,21 @@ def backward(cell: str, x: Annotated[NDArray[numpy.float64], dict(shape=(None, N
     """
     Gradients of `forward`: fills dx, dh0, dc0 and ADDS to the four of the weights.
     """
+
+class Recursion:
+    """
+    The level, scale and seasons of series, one causal step after the other.
+    """
+
+    def __init__(self, kind: int, logarithm: bool, seasons: Sequence[int], windows: Sequence[int], smoothing: Sequence[float], memory: int, level: int, warmup: int, gain: float, prior: float) -> None: ...
+
+    def encode(self, count: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')], numbers: Sequence[Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')]], ring: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], profiles: Sequence[Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')]], x: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], lengths: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], features: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')], level: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], scale: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], anchors: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu')] | None) -> None:
+        """
+        Take x; fill features, level, scale and anchors; the state changes in place.
+        """
+
+    def anchors(self, count: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')], numbers: Sequence[Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')]], ring: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], profiles: Sequence[Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')]], out: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')]) -> None:
+        """Fill the naive answers known now."""
 
 class Stack:
     """A stack of causal recurrent layers, float32, weights packed once."""

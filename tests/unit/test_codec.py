@@ -8,8 +8,10 @@ import pytest
 
 import forecasters
 from forecasters import Kind, same
+from recurra.codec import scaling as scaling_module
 from recurra.codec.covariates import CYCLES, Covariates, calendar, calendar_cycles
-from recurra.codec.scaling import CLIP, FAR, TINY, Scaling
+from recurra.codec.plain import CLIP, FAR, TINY
+from recurra.codec.scaling import Scaling
 from recurra.codec.series import fit
 from recurra.data.series import Series
 from recurra.errors import DataError
@@ -144,7 +146,10 @@ def series(n=60, seed=0, missing=True):
 @pytest.mark.parametrize("seasons", [(), (3,), (3, 7)])
 @pytest.mark.parametrize("transform", ["identity", "log", "log1p"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_recursion_is_the_slow_loop(kind, transform, seasons, gain):
+@pytest.mark.parametrize("built", [True, False], ids=["compiled", "numpy"])
+def test_recursion_is_the_slow_loop(built, kind, transform, seasons, gain, monkeypatch):
+    if not built:
+        monkeypatch.setattr(scaling_module, "_core", None)
     y = series() - (2 if transform == "identity" else 0)
     made = scaling(kind, transform, seasons, gain=gain)
     state = made.start(1)
@@ -282,7 +287,10 @@ def test_features_know_nothing_of_what_follows(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_lengths_and_pieces_keep_the_bits(kind):
+@pytest.mark.parametrize("built", [True, False], ids=["compiled", "numpy"])
+def test_rows_lengths_and_pieces_keep_the_bits(built, kind, monkeypatch):
+    if not built:
+        monkeypatch.setattr(scaling_module, "_core", None)
     codec = codec_of(list(series()), scaling=kind, seasons=(3, 7))
     lengths = np.array([60, 60, 31, 7, 1, 1])
     y = np.stack([series(seed=s) for s in range(6)])

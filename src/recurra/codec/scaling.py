@@ -14,20 +14,41 @@ z = (x - l) / s. The state of one series is a ring of its last values and a few 
 level (0 in z), and for every season its last round and its smoothed profile.
 """
 
-from typing import Literal
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from recurra.codec import plain
+
+try:
+    from recurra import _core as _built
+except ImportError:
+    _built = None
+
+_core: Any = _built
 State = dict[str, np.ndarray]
 
-CLIP = 10.0  # features are held to this many scales
-FAR = 1e6  # anchors to this many: a strictly periodic series moves a thousand scales in a day
-TINY = 1e-4  # smallest scale of a logarithm; of plain values it is this share of their size, squared
+KINDS = ("seasonal", "running", "frozen")  # in the order of csrc/series.hpp
+NUMBERS = ("level", "scale", "spread", "weight", "amplitude")  # of a series' state, likewise
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the network sees of N series over T steps: features [N, T, F]; level, scale [N, T] after each step; anchors
+    [N, T, h, A] or None.
+    """
+
+    features: np.ndarray
+    level: np.ndarray
+    scale: np.ndarray
+    anchors: np.ndarray | None
 
 
 class Scaling(BaseModel):
-    """How a series is brought to the network's units. `start`, `observe` and `anchors` are its recursion."""
+    """How a series is brought to the network's units. `start`, `encode` and `anchors` are its recursion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,9 +82,7 @@ class Scaling(BaseModel):
     def start(self, rows: int) -> State:
         """The state of `rows` series of which nothing is known yet."""
         state: State = {"count": np.zeros(rows, np.int64), "ring": np.zeros((rows, self.memory))}
-        for name in ("level", "spread", "weight", "amplitude"):
-            state[name] = np.zeros(rows)
-        state["scale"] = np.ones(rows)
+        state |= {name: np.zeros(rows) for name in NUMBERS} | {"scale": np.ones(rows)}
         for m in self.seasons:
             state[f"profile{m}"] = np.zeros((rows, m))
         return state
@@ -83,108 +102,61 @@ class Scaling(BaseModel):
         y = np.expm1(np.minimum(x, 700.0)) if self.transform == "log1p" else x
         return np.maximum(y, 0.0) if self.positive else y
 
-    def observe(self, state: State, x: np.ndarray) -> np.ndarray:
-        """Take the next value x [N] (NaN = missing) of each series; the arrays of `state` change in place.
+    def encode(self, state: State, x: np.ndarray, lengths: np.ndarray, horizon: int) -> Encoded:
+        """Take the values x [N, T] (NaN = missing) of each series, to its own length; `state` changes in place.
 
-        Returns the features of this step, [N, features] float32. A series is cold until its first value: all zeros.
-        A missing value moves nothing but time: the ring takes the last round of the longest season known, or the
-        last value, in its place, and the network is told.
+        `lengths` [N] must not grow along N. horizon: of the anchors after every step; 0: none.
+
+        A series is cold until its first value: all features zero. A missing value moves nothing but time: the ring takes
+        the last round of the longest season known, or the last value, in its place, and the network is told.
         """
-        ring, count = state["ring"], state["count"]
-        before, level_before = ring[:, -1].copy(), state["level"].copy()
-        seen, warm = np.isfinite(x), count > 0
-        expected = before
-        for m in self.seasons:
-            expected = np.where(count >= m, ring[:, -m], expected)
-        value = np.where(seen, x, expected)
-        lags = [ring[:, -m].copy() for m in self.seasons]
-        ring[:, :-1] = ring[:, 1:]
-        ring[:, -1] = value
-        live = seen | warm
-        count += live
-        n = np.maximum(count, 1)
+        n, frames = x.shape
+        features = np.zeros((n, frames, self.features), np.float32)
+        level, scale = np.zeros((n, frames)), np.ones((n, frames))
+        anchors = np.zeros((n, frames, horizon, self.choices), np.float32) if horizon else None
+        if _core is not None:
+            x, lengths = np.ascontiguousarray(x), np.ascontiguousarray(lengths, np.int64)
+            self._recursion().encode(*self._arrays(state), x, lengths, features, level, scale, anchors)
+            return Encoded(features, level, scale, anchors)
+        columns = np.ascontiguousarray(x.T)
+        running = np.searchsorted(-lengths, -np.arange(frames), side="left")
+        for t in range(frames):
+            k = int(running[t])
+            live = {name: array[:k] for name, array in state.items()}
+            features[:k, t] = plain.observe(self, live, columns[t, :k])
+            level[:k, t], scale[:k, t] = live["level"], live["scale"]
+            if anchors is not None:
+                anchors[:k, t] = plain.anchors(self, live, horizon)
+        return Encoded(features, level, scale, anchors)
 
-        step = value - before
-        lag_known = [count > m for m in self.seasons]
-        change = np.where(lag_known[0], value - lags[0], step) if self.seasons else step
-        self._rescale(state, value, change, seen, warm)
-        level, scale = state["level"], state["scale"]
-
-        deviation = np.abs(value - level)
-        pace = np.maximum(1.0 / n, 1.0 / max(self.level, self.memory // 4, 8))
-        state["amplitude"] += np.where(seen, pace * (deviation - state["amplitude"]), 0.0)
-        amplitude = np.maximum(state["amplitude"], 0.1 * scale)
-
-        columns = [
-            seen.astype(np.float64),
-            (value - level) / amplitude,
-            np.where(warm, step, 0.0) / scale,
-            np.where(warm, level - level_before, 0.0) / scale,
-            np.log(scale) / 2.0 + 1.0 if self.transform != "identity" else np.zeros_like(scale),
-            np.log(amplitude / scale),
-        ]
-        for w in self.windows:
-            columns.append((value - self._mean(ring, n, w)) / scale)
-        for m, lag, known, gamma in zip(self.seasons, lags, lag_known, self.smoothing, strict=True):
-            columns.append(known.astype(np.float64))
-            columns.append(np.where(known, value - lag, 0.0) / scale)
-            profile = state[f"profile{m}"]
-            residual, old = value - self._mean(ring, n, m), profile[:, 0].copy()
-            rounds = (count - live) // m
-            pace = np.maximum(gamma, 1.0 / (rounds + 1))
-            new = np.where(seen | (rounds == 0), old + pace * (residual - old), old)
-            profile[:, :-1] = profile[:, 1:]
-            profile[:, -1] = new
-            columns.append(np.where(known, residual - old, 0.0) / scale)
-        features = np.stack(columns, axis=-1)
-        features[:, 1:] = np.where(seen[:, None], np.clip(features[:, 1:], -CLIP, CLIP), 0.0)
-        return features.astype(np.float32)
-
-    def _rescale(self, state: State, value: np.ndarray, change: np.ndarray, seen: np.ndarray, warm: np.ndarray) -> None:
-        """Move level and scale (see the module's head)."""
-        n = np.maximum(state["count"], 1)
-        taken = state["weight"] + 1.0  # values, this one included; n counts the missing ones too
-        moving = seen & (taken <= self.warmup) if self.kind == "frozen" else seen
-        if self.kind == "seasonal":
-            level = self._mean(state["ring"], n, self.level)
-            state["level"][...] = np.where(seen | warm, level, state["level"])
-            deviation = np.abs(change)
-        else:
-            pace = np.maximum(1.0 / taken, self.gain)
-            state["level"][...] = np.where(moving, state["level"] + pace * (value - state["level"]), state["level"])
-            deviation = np.abs(value - state["level"])
-        size = np.abs(value) if self.transform == "identity" else 1.0
-        deviation = np.where(warm, deviation, self.prior * size)
-        state["weight"] += moving
-        pace = np.maximum(1.0 / np.maximum(state["weight"], 1.0), self.gain)
-        state["spread"] += np.where(moving, pace * (deviation - state["spread"]), 0.0)
-        smallest = TINY * TINY * np.abs(state["level"]) + 1e-9 if self.transform == "identity" else TINY
-        known = state["weight"] > 0
-        state["scale"][...] = np.where(known, np.maximum(state["spread"], smallest), 1.0)
-
-    def _mean(self, ring: np.ndarray, n: np.ndarray, window: int) -> np.ndarray:
-        """Mean of the last `window` values, or of the n that there are."""
-        if window == 1:
-            return ring[:, -1].copy()
-        return ring[:, -window:].sum(axis=1) / np.minimum(n, window)
+    def observe(self, state: State, x: np.ndarray) -> np.ndarray:
+        """The next value x [N] of each series: features of this step, [N, features] float32; `state` changes in place."""
+        return self.encode(state, x[:, None], np.ones(len(x), np.int64), 0).features[:, 0]
 
     def anchors(self, state: State, horizon: int) -> np.ndarray:
         """The naive answers of each series for 1..horizon steps ahead, in z: [N, horizon, choices] float32.
 
         Where a season's round is not complete yet, the next shorter season stands in its place, and at last the level (0).
         """
-        ring, count = state["ring"], state["count"]
-        level, scale = state["level"][:, None], state["scale"][:, None]
-        n = np.maximum(count, 1)
-        ahead = np.arange(horizon)
-        out = np.zeros((len(count), horizon, self.choices))
-        out[:, :, 0] = (ring[:, -1:] - level) / scale
-        for i, m in enumerate(self.seasons):
-            phase = ahead % m
-            known = count[:, None] >= m - phase
-            last = ring[:, self.memory - m + phase]
-            smooth = state[f"profile{m}"][:, phase] + self._mean(ring, n, m)[:, None]
-            shorter = out[:, :, 1 + 2 * i]  # of the season before; for the first the level, 0
-            out[:, :, 2 + 2 * i] = np.where(known, (last - level) / scale, shorter)
-            out[:, :, 3 + 2 * i] = np.where(known, (smooth - level) / scale, shorter)
-        return np.clip(out, -FAR, FAR).astype(np.float32)
+        if _core is None:
+            return plain.anchors(self, state, horizon)
+        out = np.empty((len(state["count"]), horizon, self.choices), np.float32)
+        self._recursion().anchors(*self._arrays(state), out)
+        return out
+
+    def _arrays(self, state: State) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, list[np.ndarray]]:
+        """The state's arrays as csrc takes them."""
+        numbers, profiles = [state[name] for name in NUMBERS], [state[f"profile{m}"] for m in self.seasons]
+        return state["count"], numbers, state["ring"], profiles
+
+    def _recursion(self) -> Any:
+        """The compiled recursion."""
+        logarithm, sizes = self.transform != "identity", (self.memory, self.level, self.warmup)
+        return _compiled(
+            self.kind, logarithm, self.seasons, self.windows, self.smoothing, *sizes, self.gain, self.prior
+        )
+
+
+@lru_cache(maxsize=256)
+def _compiled(kind: str, logarithm: bool, *rest: Any) -> Any:
+    return _core.Recursion(KINDS.index(kind), logarithm, *rest)

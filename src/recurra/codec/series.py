@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from recurra.codec import distribution
 from recurra.codec.covariates import Covariates
-from recurra.codec.scaling import Scaling, State
+from recurra.codec.scaling import Encoded, Scaling, State
 from recurra.errors import DataError
 from recurra.table import Columns, Panel, Step
 
@@ -35,16 +35,6 @@ class Block:
     inputs: np.ndarray
     known: np.ndarray
     lengths: np.ndarray
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What the network sees of a block: features [N, T, F]; level, scale [N, T] at each step; anchors [N, T, h, A] or None."""
-
-    features: np.ndarray
-    level: np.ndarray
-    scale: np.ndarray
-    anchors: np.ndarray | None
 
 
 class SeriesCodec(BaseModel):
@@ -126,21 +116,7 @@ class SeriesCodec(BaseModel):
 
         Each step touches the series that still run and no other, so every series ends at its own last frame.
         """
-        n, frames = y.shape
-        scaling = self.scaling
-        x = scaling.forward(np.ascontiguousarray(y.T))
-        features = np.zeros((n, frames, scaling.features), np.float32)
-        level, scale = np.zeros((n, frames)), np.ones((n, frames))
-        out = np.zeros((n, frames, self.horizon, scaling.choices), np.float32) if anchors else None
-        running = np.searchsorted(-lengths, -np.arange(frames), side="left")
-        for t in range(frames):
-            k = int(running[t])
-            live = {name: array[:k] for name, array in state.items()}
-            features[:k, t] = scaling.observe(live, x[t, :k])
-            level[:k, t], scale[:k, t] = live["level"], live["scale"]
-            if out is not None:
-                out[:k, t] = scaling.anchors(live, self.horizon)
-        return Encoded(features, level, scale, out)
+        return self.scaling.encode(state, self.scaling.forward(y), lengths, self.horizon if anchors else 0)
 
     def head_context(self, anchors: np.ndarray, known: np.ndarray) -> np.ndarray:
         """anchors [..., h, A] and known [..., h, K], flat, side by side: [..., context] float32."""
@@ -159,6 +135,9 @@ class SeriesCodec(BaseModel):
         self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray, wanted: np.ndarray, df: float
     ) -> np.ndarray:
         """The head's output raw [..., h, P] as values of y at the probabilities `wanted` [W]: [..., h, W]."""
+        if self.output == "quantiles" and tuple(wanted) == self.levels:
+            z = np.sort(np.asarray(raw, np.float64), axis=-1)
+            return self.scaling.inverse(level[..., None, None] + scale[..., None, None] * z)
         return self.decode_scores(raw, level, scale, distribution.normal_quantile(wanted), df)
 
     def decode_scores(

@@ -232,12 +232,13 @@ class ForecastModel:
         near = np.clip(anchors, -NEAR, NEAR) * np.float32(0.25)
         hidden = relu(self._read(np.concatenate([memory, self.codec.head_context(near, known)], axis=-1)))
         raw = self._correct(hidden).reshape(len(memory), self.horizon, self.codec.parameters)
-        logits = self._gate(hidden).reshape(anchors.shape)
-        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        total, base = np.zeros(raw.shape[:2], np.float32), np.zeros(raw.shape[:2], np.float32)
-        for a in range(anchors.shape[-1]):
-            total += weights[..., a]
-            base += weights[..., a] * anchors[..., a]
+        logits = np.ascontiguousarray(np.moveaxis(self._gate(hidden).reshape(anchors.shape), -1, 0))
+        choices = np.ascontiguousarray(np.moveaxis(anchors, -1, 0))  # summed one after the other: a fixed order
+        weights = np.exp(logits - logits.max(axis=0))
+        total, base = weights[0].copy(), weights[0] * choices[0]
+        for weight, choice in zip(weights[1:], choices[1:], strict=True):
+            total += weight
+            base += weight * choice
         base /= total
         if self.codec.output == "quantiles":
             return raw + base[..., None]
@@ -249,6 +250,8 @@ class ForecastModel:
 
     def _decode(self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray) -> Prediction:
         quantiles = self.codec.decode(raw, level, scale, np.asarray(self.levels), self._df)
+        if self.codec.output == "quantiles":
+            return Prediction(quantiles[..., self.levels.index(0.5)], quantiles, self.levels)
         return Prediction(self.codec.point(raw, level, scale, self._df), quantiles, self.levels)
 
     def _blocks(self, panel: Panel, ends: np.ndarray) -> Iterator[tuple[np.ndarray, Block, np.ndarray]]:
