@@ -27,7 +27,7 @@ def slow(scaling: Scaling, y: list[float], horizon: int):
     if scaling.transform == "identity":
         xs = y
     elif scaling.transform == "log":
-        xs = [math.log(max(v, scaling.floor)) for v in y]
+        xs = [math.nan if math.isnan(v) else math.log(v) if v > 0 else -math.inf for v in y]
     else:
         xs = [math.log1p(max(v, 0.0)) for v in y]
     past: list[float] = []  # from the first value on, missing ones filled
@@ -36,7 +36,10 @@ def slow(scaling: Scaling, y: list[float], horizon: int):
     profiles = {m: [0.0] * m for m in scaling.seasons}
     out = []
     for x in xs:
-        seen, warm, n = not math.isnan(x), bool(past), len(past)
+        warm, n = bool(past), len(past)
+        if x == -math.inf:
+            x = level - CLIP * scale if warm else math.nan
+        seen = not math.isnan(x)
         if not seen and not warm:
             out.append(([0.0] * scaling.features, level, scale, [[0.0] * scaling.choices] * horizon))
             continue
@@ -112,7 +115,6 @@ def scaling(kind, transform="identity", seasons=(3, 7), **more):
     return Scaling(
         kind=kind,
         transform=transform,
-        floor=0.5,
         seasons=seasons,
         windows=tuple(sorted({2, 5, *seasons})),
         level=seasons[0] if seasons else 1,
@@ -178,10 +180,27 @@ def test_transform_and_back(transform):
     np.testing.assert_allclose(made.inverse(made.forward(y)), y, rtol=1e-13)
 
 
-def test_values_below_the_floor_are_lifted_to_it():
+@pytest.mark.parametrize("built", [True, False], ids=["compiled", "numpy"])
+def test_a_value_without_logarithm_counts_as_far_below_the_level(built, monkeypatch):
+    if not built:
+        monkeypatch.setattr(scaling_module, "_core", None)
     made = scaling("running", "log")
-    assert same(made.forward(np.array([-3.0, 0.0, 0.5])), np.full(3, np.log(0.5)))
+    assert same(made.forward(np.array([-3.0, 0.0, 1.0])), np.array([-np.inf, -np.inf, 0.0]))
     assert same(scaling("running", "log1p").forward(np.array([-3.0, 0.0])), np.zeros(2))
+    y = series(missing=False)
+    y[[0, 30]] = 0.0
+    state = made.start(1)
+    for t, (features, level, scale, _) in enumerate(slow(made, list(y), 1)):
+        got = made.observe(state, made.forward(y[t : t + 1]))
+        np.testing.assert_allclose(got[0], features, rtol=FEATURE, atol=FEATURE, err_msg=f"features at {t}")
+        np.testing.assert_allclose([state["level"][0], state["scale"][0]], [level, scale], rtol=1e-12)
+
+
+def test_a_new_series_may_be_a_thousand_times_smaller_than_all_that_were_learnt():
+    codec = codec_of(list(series(missing=False)))
+    y = series(missing=False)[None]
+    large, small = (codec.encode(codec.start(1), y * k, np.array([60]), anchors=True) for k in (1.0, 1e-3))
+    np.testing.assert_allclose(small.features, large.features, atol=1e-5)
 
 
 def test_no_forecast_below_zero_where_no_value_was():

@@ -24,7 +24,9 @@ def observe(scaling: "Scaling", state: "State", x: np.ndarray) -> np.ndarray:
     """
     ring, count = state["ring"], state["count"]
     before, level_before = ring[:, -1].copy(), state["level"].copy()
-    seen, warm = np.isfinite(x), count > 0
+    warm = count > 0
+    x = np.where((x == -np.inf) & warm, state["level"] - CLIP * state["scale"], x)
+    seen = np.isfinite(x)
     expected = before
     for m in scaling.seasons:
         expected = np.where(count >= m, ring[:, -m], expected)

@@ -54,7 +54,6 @@ class Scaling(BaseModel):
 
     kind: Literal["seasonal", "running", "frozen"] = "seasonal"
     transform: Literal["identity", "log", "log1p"] = "identity"
-    floor: float = 0.0  # smallest x that a logarithm takes; a value below it is lifted to it
     positive: bool = False  # no training value was below 0: no forecast is
     seasons: tuple[int, ...] = ()  # in time steps, ascending
     windows: tuple[int, ...] = ()  # lengths of trailing means that the network sees
@@ -88,12 +87,15 @@ class Scaling(BaseModel):
         return state
 
     def forward(self, y: np.ndarray) -> np.ndarray:
-        """y -> x, elementwise; NaN stays NaN."""
+        """y -> x, elementwise; NaN stays NaN. Where y has no logarithm x is -inf, which the recursion takes as ten scales
+        below the level.
+        """
+        y = np.array(y, np.float64)
         if self.transform == "identity":
-            return np.array(y, np.float64)
-        logarithm = np.log if self.transform == "log" else np.log1p
-        lowest = self.floor if self.transform == "log" else 0.0
-        return logarithm(np.maximum(np.array(y, np.float64), lowest))
+            return y
+        if self.transform == "log1p":
+            return np.log1p(np.maximum(y, 0.0))
+        return np.where(y > 0, np.log(np.where(y > 0, y, 1.0)), np.where(np.isnan(y), np.nan, -np.inf))
 
     def inverse(self, x: np.ndarray) -> np.ndarray:
         """x -> y, elementwise."""

@@ -205,7 +205,6 @@ def fit(
     first = Scaling(
         kind=scaling,  # type: ignore[arg-type]
         transform=transform,
-        floor=lowest,
         positive=lowest >= 0,
         seasons=chosen,
         windows=windows,
