@@ -7,9 +7,10 @@
 namespace recurra {
 namespace {
 
-constexpr double CLIP = 10.0;  // features are held to this many scales
-constexpr double FAR = 1e6;    // anchors to this many
-constexpr double TINY = 1e-4;  // smallest scale of a logarithm
+constexpr double CLIP = 10.0;       // features are held to this many scales
+constexpr double FAR = 1e6;         // anchors to this many
+constexpr double TINY = 1e-4;       // smallest scale of a logarithm; of plain values this share of their size, squared
+constexpr double NOTHING = 1e-100;  // the scale of a series of zeros
 
 // One series' numbers.
 struct Row {
@@ -51,7 +52,7 @@ void rescale(const Recursion& r, Row& s, double value, double change, bool seen,
         s.weight += 1.0;
         s.spread += std::max(1.0 / s.weight, r.gain) * (deviation - s.spread);
     }
-    const double smallest = r.logarithm ? TINY : TINY * TINY * std::fabs(s.level) + 1e-9;
+    const double smallest = r.logarithm ? TINY : TINY * TINY * std::fabs(s.level) + NOTHING;
     s.scale = s.weight > 0.0 ? std::max(s.spread, smallest) : 1.0;
 }
 

@@ -4,6 +4,7 @@ import inspect
 import json
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -179,7 +180,8 @@ def info(model: Model, json_output: Annotated[bool, typer.Option("--json", help=
 
 
 def main() -> None:
-    """Run the command line: an error of ours, or a wrong option, is one line and exit code 2."""
+    """Run the command line: an error of ours, or a wrong option, is one line and exit code 2; a warning is one line, too."""
+    warnings.formatwarning = lambda message, *_: f"recurra: {message}\n"
     try:
         raise SystemExit(app(standalone_mode=False))
     except RecurraError as error:
@@ -276,6 +278,9 @@ def _train_recipe(
 def _run(chosen: Any, given: dict[str, Any]) -> None:
     from recurra.training.fit import train
 
+    report = given["report"]
+    if report is not None and (report.is_dir() or not report.absolute().parent.is_dir()):
+        raise RecipeError(f"--report {report}: must be a file in a folder that exists")
     model = train(
         chosen.task,
         chosen.data,

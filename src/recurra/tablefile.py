@@ -1,5 +1,6 @@
 """Open and write long tables: CSV, Parquet and JSON Lines files, and frames of pandas, Polars or pyarrow."""
 
+import csv
 import gzip
 import json
 import os
@@ -109,17 +110,34 @@ def _open_file(path: Path) -> Source:
 
 
 def _separator(path: Path) -> str:
-    """The one of , ; tab | that the header line has most of."""
-    if path.name.endswith(".gz"):
-        with gzip.open(path) as file:
-            try:
-                header = file.readline(65536)
-            except (OSError, EOFError) as error:
-                raise DataError(f"{path} is not a gzip file: {short(error)}") from None
-    else:
-        with path.open("rb") as file:
+    """The one of , ; tab | that the header line has most of. Raises DataError where a name stands twice in it."""
+    try:
+        with _bytes(path) as file:
             header = file.readline(65536)
-    return max(",;\t|", key=lambda mark: header.count(mark.encode()))
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} is not a gzip file: {short(error)}") from None
+    mark = max(",;\t|", key=lambda mark: header.count(mark.encode()))
+    names = next(csv.reader([header.decode("utf-8", "replace").strip("\ufeff\r\n")], delimiter=mark), [])
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}: the header names the column '{twice[0]}' twice: rename one")
+    return mark
+
+
+def _bytes(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.name.endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def _too_long(path: Path) -> str:
+    """Which line has more fields than the header, in words."""
+    mark = _separator(path)
+    with _bytes(path) as file:
+        lines = csv.reader((line.decode("utf-8", "replace") for line in file), delimiter=mark)
+        width = len(next(lines))
+        for row in lines:
+            if len(row) > width:
+                return f"line {lines.line_num} has {len(row)} fields, but the header has {width}"
+    return "a line has more fields than the header"
 
 
 def _no_constant(text: str) -> float:
@@ -147,6 +165,8 @@ def broken(where: Path | str, error: BaseException) -> DataError:
                     return DataError(
                         f"{where}: line {number} is not a JSON object: write one object a line, a missing value as null"
                     )
+    if "more fields" in message and path.is_file():
+        return DataError(f"{where}: {_too_long(path)}: mend it, or put quotes around text that holds the separator")
     return DataError(f"{where} can't be read: {message}")
 
 

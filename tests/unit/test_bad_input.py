@@ -253,7 +253,7 @@ def test_other_words_at_prediction(saved, plain, tmp_path):
     refused(command("predict", plain, one, "--out", tmp_path / "no" / "f.csv"), "no such folder")
     refused(command("predict", plain, one, "--out", tmp_path / "f.csv", "--horizon", "0"), "horizon 0")
     refused(command("predict", plain, one, "--out", tmp_path / "f.csv", "--seed", "-1"), "seed -1")
-    refused(command("evaluate", plain, one), "no series has more than 3 observed rows")
+    refused(command("evaluate", plain, one), "no series has a value before its last 3 rows")
     refused(command("predict", plain, data, "--out", tmp_path / "f.csv"), "integers")
     assert listing(tmp_path) == ["one.csv"]
 

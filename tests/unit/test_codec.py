@@ -10,7 +10,7 @@ import forecasters
 from forecasters import Kind, same
 from recurra.codec import scaling as scaling_module
 from recurra.codec.covariates import CYCLES, Covariates, calendar, calendar_cycles
-from recurra.codec.plain import CLIP, FAR, TINY
+from recurra.codec.plain import CLIP, FAR, NOTHING, TINY
 from recurra.codec.scaling import Scaling
 from recurra.codec.series import fit
 from recurra.data.series import Series
@@ -71,7 +71,7 @@ def slow(scaling: Scaling, y: list[float], horizon: int):
         if moving:
             taken += 1
             spread += max(1 / taken, scaling.gain) * (deviation - spread)
-        scale = max(spread, TINY * TINY * abs(level) + 1e-9 if scaling.transform == "identity" else TINY)
+        scale = max(spread, TINY * TINY * abs(level) + NOTHING if scaling.transform == "identity" else TINY)
         if seen:
             amplitude += max(1 / n, 1 / max(scaling.level, scaling.memory // 4, 8)) * (abs(value - level) - amplitude)
         swing = max(amplitude, 0.1 * scale)

@@ -114,7 +114,7 @@ def test_report_draws_the_forecast_made_one_horizon_before_the_end(
 
 
 def test_report_of_a_table_that_is_too_short_says_so(table: pl.DataFrame, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no series has more than 4 observed rows"):
+    with pytest.raises(DataError, match="no series has a value before its last 4 rows"):
         write_report(tmp_path / "r.html", recurra.load(folder), table.head(HORIZON))
     assert not (tmp_path / "r.html").exists()
 

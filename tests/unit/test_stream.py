@@ -124,7 +124,7 @@ def test_missing_is_none_is_nan(model):
     _, state = model.step(model.start(), 1.0)
     assert alike(model.peek(state, None), model.peek(state, float("nan")))
     assert not alike(model.peek(state, None), model.peek(state, 1.0))
-    assert np.isfinite(model.peek(model.start(), None).y_hat).all(), "cold, and nothing seen"
+    assert np.isnan(model.peek(model.start(), None).y_hat).all(), "nothing seen, nothing known"
 
 
 def test_order_of_time(model):

@@ -8,8 +8,8 @@ cycle that is longer than the time step, read from a table by phase, so that equ
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from recurra.errors import DataError
-from recurra.table import Panel, Step
+from recurra.errors import DataError, nearest
+from recurra.table import MISSING, Panel, Step
 
 CYCLES = {"hour": 24, "weekday": 7, "monthday": 31, "month": 12, "week": 53}  # name -> phases
 CLIP = 8.0  # standard deviations
@@ -82,25 +82,32 @@ class Covariates(BaseModel):
         return np.concatenate(parts, axis=-1)
 
     def code(self, name: str, value: object) -> float:
-        """One raw value of a stream's observation as the number that `column` takes."""
-        from recurra.errors import nearest
-
-        if name in self.levels:
-            if value is None:
-                return -1
-            text = str(value)
-            if text not in self.levels[name]:
-                raise DataError(f"column '{name}': unknown category '{text}'; {nearest(text, self.levels[name])}")
+        """One raw value of a stream's observation as the number that `column` takes. Raises DataError."""
+        if name not in self.levels:
+            return number(name, value)
+        text = str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
+        if text in self.levels[name]:
             return self.levels[name].index(text)
-        if value is None or value == "":
-            return float("nan")
-        try:
-            number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            raise DataError(f"column '{name}': '{value}' is not a number") from None
-        if np.isinf(number):
-            raise DataError(f"column '{name}': {value} is infinite; leave it empty where it is unknown")
-        return number
+        if text.lower() in ("true", "false") and text.lower() in self.levels[name]:
+            return self.levels[name].index(text.lower())
+        if value is None or text.strip() in MISSING:
+            return -1
+        raise DataError(f"column '{name}': unknown category '{text}'; {nearest(text, self.levels[name])}")
+
+
+def number(column: str, value: object) -> float:
+    """A finite number, or NaN for what is missing (None, or as tables write it: "", NA, NaN ...). Raises DataError."""
+    if value is None or (isinstance(value, str) and value.strip() in MISSING):
+        return float("nan")
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise DataError(f"column '{column}': '{value}' is not a number") from None
+    if np.isinf(found):
+        raise DataError(f"column '{column}': {value} is infinite: leave it empty where it is unknown")
+    return found
 
 
 def calendar_cycles(step: Step) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 CLIP = 10.0  # features are held to this many scales
 FAR = 1e6  # anchors to this many: a strictly periodic series moves a thousand scales in a day
+NOTHING = 1e-100  # the scale of a series of zeros
 TINY = 1e-4  # smallest scale of a logarithm; of plain values it is this share of their size, squared
 
 
@@ -95,7 +96,7 @@ def _rescale(
     state["weight"] += moving
     pace = np.maximum(1.0 / np.maximum(state["weight"], 1.0), scaling.gain)
     state["spread"] += np.where(moving, pace * (deviation - state["spread"]), 0.0)
-    smallest = TINY * TINY * np.abs(state["level"]) + 1e-9 if scaling.transform == "identity" else TINY
+    smallest = TINY * TINY * np.abs(state["level"]) + NOTHING if scaling.transform == "identity" else TINY
     known = state["weight"] > 0
     state["scale"][...] = np.where(known, np.maximum(state["spread"], smallest), 1.0)
 

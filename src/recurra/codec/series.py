@@ -120,14 +120,18 @@ class SeriesCodec(BaseModel):
 
     def head_context(self, anchors: np.ndarray, known: np.ndarray) -> np.ndarray:
         """anchors [..., h, A] and known [..., h, K], flat, side by side: [..., context] float32."""
-        parts = (anchors.reshape(*anchors.shape[:-2], -1), known.reshape(*known.shape[:-2], -1))
+        parts = (
+            anchors.reshape(*anchors.shape[:-2], anchors.shape[-2] * anchors.shape[-1]),
+            known.reshape(*known.shape[:-2], self.known),
+        )
         return np.concatenate(parts, axis=-1)
 
     def targets(self, y: np.ndarray, level: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """z of the `horizon` values after each frame: y [N, T + h], level and scale [N, T] -> [N, T, h] float32, NaN = unknown."""
         x = self.scaling.forward(y)
         ahead = np.lib.stride_tricks.sliding_window_view(x[:, 1:], self.horizon, axis=1)[:, : level.shape[1]]
-        return ((ahead - level[..., None]) / scale[..., None]).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # a value near the largest float is no target
+            return ((ahead - level[..., None]) / scale[..., None]).astype(np.float32)
 
     # -- back to values ------------------------------------------------------------------------------------------
 
@@ -247,7 +251,7 @@ def _prior(panel: Panel, scaling: Scaling) -> float:
         x = scaling.forward(panel.target[panel.series(i)])
         x = x[np.isfinite(x)]
         if len(x) > 1:
-            size = 1.0 if scaling.transform != "identity" else max(float(np.abs(x).mean()), 1e-9)
+            size = 1.0 if scaling.transform != "identity" else float(np.abs(x).mean()) or 1.0
             shares.append(float(np.abs(np.diff(x)).mean()) / size)
     return max(float(np.median(shares)), 1e-3) if shares else 0.1
 

@@ -19,6 +19,8 @@ from recurra.data.batch import Batch
 from recurra.errors import DataError, RecipeError
 from recurra.table import Columns, Panel, read
 
+HUGE = 1e30  # levels and scales beyond are held to this: a float32 ends at 3.4e38
+
 
 @config
 class Series:
@@ -27,7 +29,7 @@ class Series:
     source: Any = Field(description="CSV, Parquet or JSON Lines file, or a pandas, Polars or pyarrow frame")
     target: str = Field(default="y", description="column to forecast")
     time: str = Field(default="ds", description="column of time stamps: integers, dates or date-times")
-    series: str | None = Field(default="unique_id", description="column of series ids; null: the table is one series")
+    series: str | None = Field(default="unique_id", description="column of series ids; none: the table is one series")
     static: tuple[str, ...] = Field(default=(), description="covariates with one value a series")
     past: tuple[str, ...] = Field(default=(), description="covariates known up to the present")
     future: tuple[str, ...] = Field(default=(), description="covariates known for the future too")
@@ -35,7 +37,7 @@ class Series:
         default="refuse", description="missing time stamps: refuse, or fill with missing rows"
     )
     validation: int | None = Field(
-        default=None, ge=0, description="last steps of each series kept for early stopping; null: the horizon; 0: none"
+        default=None, ge=0, description="last steps of each series kept for early stopping; none: the horizon; 0: none"
     )
 
     @property
@@ -83,9 +85,9 @@ class Chunks(IterableDataset[Batch]):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.epoch = 0
         self.panel, self.codec, self.part = panel, codec, part
         self.batch_size, self.chunk, self.window, self.skip, self.seed = batch_size, chunk, window, skip, seed
-        self.epoch = 0
         observed = panel.observed_until
         self.borders = np.where(observed > held_out + 1, observed - held_out, observed if part == "train" else 0)
         self.ends = self.borders if part == "train" else observed
@@ -97,6 +99,9 @@ class Chunks(IterableDataset[Batch]):
             )
         self.rounds = 1
         self.rounds = max(1, round(min_steps / max(1, self.steps(0))))
+
+    def __len__(self) -> int:
+        return self.steps(self.epoch)
 
     def steps(self, epoch: int) -> int:
         """Batches of an epoch."""
@@ -172,7 +177,7 @@ class Chunks(IterableDataset[Batch]):
                 targets=torch.from_numpy(targets),
                 weights=torch.from_numpy((wanted & valid[..., None]).astype(np.float32)),
                 context=torch.from_numpy(context),
-                units=torch.from_numpy(np.stack([enc.level, enc.scale], axis=-1).astype(np.float32)),
+                units=torch.from_numpy(np.stack([enc.level, enc.scale], axis=-1).clip(-HUGE, HUGE).astype(np.float32)),
                 fresh=t0 == 0,
             )
 

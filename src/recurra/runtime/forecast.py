@@ -18,6 +18,7 @@ from recurra.runtime.prediction import Backtest, Prediction
 from recurra.runtime.scores import Scores, score
 from recurra.runtime.stream import State
 from recurra.table import Panel
+from recurra.timestep import show
 
 GROUP = 128  # series side by side
 FRAMES = 256  # frames of them at a time
@@ -73,6 +74,8 @@ class ForecastModel:
     ) -> tuple[Prediction, State]:
         """One observation of every stream in, the forecast of the next `horizon` steps out. `state` is left as it was.
 
+        A stream that has had no value yet has no forecast: NaN.
+
         y: [rows] (or one number, for one row), NaN or None = missing. time: [rows] time stamps (needed where the model
         reads the calendar); where given they must be the next of each stream. covariates: column -> [rows] values at
         this step. future: column -> [rows, horizon] values of the next steps. Raises DataError (inf, unknown column or
@@ -80,7 +83,12 @@ class ForecastModel:
         """
         state.check(self.digest)
         rows = state.rows
-        values = np.atleast_1d(np.asarray(np.nan if y is None else y, np.float64))
+        if not rows:
+            raise StateError("this state holds no stream: begin with start(1), or more")
+        try:
+            values = np.atleast_1d(np.asarray(np.nan if y is None else y, np.float64))
+        except (TypeError, ValueError):
+            raise DataError(f"y must be numbers (NaN or None where missing), not {str(y)[:60]!r}") from None
         if values.shape != (rows,):
             raise DataError(f"y must hold {rows} value(s), one a stream, not {list(values.shape)}")
         if np.isinf(values).any():
@@ -168,17 +176,19 @@ class ForecastModel:
             raise DataError(f"origins '{origins}': must be 'last' or 'all'")
         if season is not None and season < 1:
             raise DataError(f"season {season}: must be at least 1")
-        long_enough = np.flatnonzero(panel.observed_until > self.horizon)
+        ends = panel.observed_until - self.horizon
+        known = [bool(np.isfinite(panel.target[panel.series(i)][: max(end, 0)]).any()) for i, end in enumerate(ends)]
+        long_enough = np.flatnonzero(known)
         if not len(long_enough):
             raise DataError(
-                f"no series has more than {self.horizon} observed rows: an evaluation needs the horizon and at least one row before it"
+                f"no series has a value before its last {self.horizon} rows: an evaluation needs the horizon, and something before it"
             )
         forecasts = self.backtest(panel.take(long_enough), every=origins == "all")
         m = m4_season(self.codec) if season is None else season
         return score(forecasts, self.levels, m, skipped=len(panel) - len(long_enough), naive2=origins == "last")
 
     def backtest(self, panel: Panel, *, every: bool = True) -> Iterator[Backtest]:
-        """The forecasts of each series of `panel`, the longest series first.
+        """The forecasts of each series of `panel` that has a value before its last `horizon` rows, the longest first.
 
         One forward pass over each series gives all origins. `every` False: only the last with a whole horizon after it.
         """
@@ -199,7 +209,10 @@ class ForecastModel:
             known = np.lib.stride_tricks.sliding_window_view(block.known[:, 1:], self.horizon, axis=1)
             final = None if every else self.codec.scaling.anchors(state.part("codec"), self.horizon)
             for j, i in enumerate(rows):
-                at = np.arange(lengths[j]) if every else lengths[j : j + 1] - 1
+                first = int(np.argmax(np.isfinite(block.y[j])))  # no forecast before the first value
+                at = np.arange(first, lengths[j])[0 if every else -1 :]
+                if not len(at):
+                    continue
                 some = np.concatenate([part[j] for part in anchors])[at] if every else final[j : j + 1]  # type: ignore[index]
                 raw = self._head(memory[j, at], some, np.moveaxis(known[j, at], -1, -2))
                 prediction = self._decode(raw, level[j, at], scale[j, at])
@@ -246,7 +259,13 @@ class ForecastModel:
         return raw
 
     def _answer(self, raw: np.ndarray, state: State) -> Prediction:
-        return self._decode(raw, state.arrays["codec.level"], state.arrays["codec.scale"])
+        answer = self._decode(raw, state.arrays["codec.level"], state.arrays["codec.scale"])
+        cold = state.arrays["codec.count"] == 0
+        if not cold.any():
+            return answer
+        y_hat, quantiles = np.array(answer.y_hat, np.float64), np.array(answer.quantiles, np.float64)
+        y_hat[cold], quantiles[cold] = np.nan, np.nan
+        return Prediction(y_hat, quantiles, answer.levels)
 
     def _decode(self, raw: np.ndarray, level: np.ndarray, scale: np.ndarray) -> Prediction:
         quantiles = self.codec.decode(raw, level, scale, np.asarray(self.levels), self._df)
@@ -322,10 +341,13 @@ class ForecastModel:
             known = np.repeat(covered.known[:, h : 2 * h], samples, axis=0)
             raws = self._head(memory[:, -1], anchors, known)
             first += h
-        tail = np.sort(paths[:, h:steps], axis=0)
+        tail = paths[:, h:steps]
         if samples == 1:
             return tail[0], np.zeros((steps - h, 0))
-        return np.quantile(tail, 0.5, axis=0), np.quantile(tail, np.asarray(self.levels), axis=0).T
+        counts = codec.output == "negative_binomial"  # their point forecast is the mean, and their quantiles are counts
+        method = "inverted_cdf" if counts else "linear"
+        quantiles = np.quantile(tail, np.asarray(self.levels), axis=0, method=method).T
+        return tail.mean(axis=0) if counts else np.quantile(tail, 0.5, axis=0), quantiles
 
     def _stamps(self, last: np.ndarray, time: Any) -> np.ndarray:
         """The time stamps of this step, int64 [rows], checked against the last ones."""
@@ -346,7 +368,7 @@ class ForecastModel:
         if len(wrong):
             i = int(wrong[0])
             late = "comes after a gap" if stamps.astype(np.int64)[i] > following[i] else "is repeated or out of order"
-            raise StateError(f"time {stamps[i]} {late}: the next is {following[i : i + 1].view(kind)[0]}")
+            raise StateError(f"time {show(stamps[i])} {late}: the next is {show(following[i : i + 1].view(kind)[0])}")
         return stamps.astype(np.int64)
 
     def _known(

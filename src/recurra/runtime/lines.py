@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from recurra.errors import DataError, RecurraError
 from recurra.runtime.live import Live
 from recurra.runtime.prediction import Prediction
+from recurra.timestep import show
 
 
 def serve(live: Live, lines: Iterable[str], out: TextIO, state: Path, save_every: int) -> int:
@@ -93,13 +96,13 @@ class JsonWriter:
         """The id and the time stamp, named as in the training data."""
         columns = self.codec.columns
         named: dict[str, Any] = {} if columns.series is None else {columns.series: name}
-        return {**named, columns.time: str(stamp) if self.codec.step.dates else int(stamp)}
+        return {**named, columns.time: show(stamp) if self.codec.step.dates else int(stamp)}
 
     def write(self, name: str, stamp: Any, prediction: Prediction) -> None:
         """One line, flushed."""
-        row = {**self.names(name, stamp), "y_hat": prediction.y_hat[0].tolist()}
+        row = {**self.names(name, stamp), "y_hat": _values(prediction.y_hat[0])}
         for q, level in enumerate(prediction.levels):
-            row[f"q{level:g}"] = prediction.quantiles[0, :, q].tolist()
+            row[f"q{level:g}"] = _values(prediction.quantiles[0, :, q])
         print(json.dumps(row), file=self.out, flush=True)
 
 
@@ -121,5 +124,11 @@ class CsvWriter(JsonWriter):
                 [*named, *(f"{column}_{k + 1}" for column, values in columns for k in range(len(values)))]
             )
             self.fresh = False
-        self.csv.writerow([*named.values(), *(repr(float(v)) for _, values in columns for v in values)])
+        cells = ["" if v is None else repr(v) for _, values in columns for v in _values(values)]
+        self.csv.writerow([*named.values(), *cells])
         self.out.flush()
+
+
+def _values(values: np.ndarray) -> list[float | None]:
+    """Numbers as a line writes them: what is not known yet is null."""
+    return [None if np.isnan(v) else float(v) for v in values]

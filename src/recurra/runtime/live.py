@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from recurra.codec.covariates import number
 from recurra.errors import DataError, StateError, nearest
 from recurra.runtime.forecast import NO_TIME, ForecastModel
 from recurra.runtime.prediction import Prediction
 from recurra.runtime.stream import State
+from recurra.timestep import show
 
 MAX_GAP = 10_000  # steps that are filled as missing at once, where the model fills gaps
 
@@ -68,7 +70,7 @@ class Live:
             missing = int(codec.step.count(last, stamp)) - 1
             if missing > MAX_GAP:
                 raise StateError(
-                    f"time {stamp} comes {missing} steps after {last}, more than the {MAX_GAP} that are filled at once"
+                    f"time {show(stamp)} comes {missing} steps after {show(last)}, more than the {MAX_GAP} that are filled at once"
                 )
             empty = {name: [[None] * self.model.horizon] for name in columns.future}
             for _ in range(missing):
@@ -119,6 +121,9 @@ def parse_time(value: Any, dates: bool) -> Any:
                 return np.int64(int(value))
             raise ValueError
         text = str(value).strip().replace(" ", "T")
+        quarter = re.fullmatch(r"(\d{4})-?[Qq]([1-4])", text)
+        if quarter:
+            text = f"{quarter[1]}-{3 * int(quarter[2]) - 2:02d}"
         if not re.match(r"\d{4}-\d\d", text):  # numpy would take "now", "NaT" and 20240131 (a year)
             raise ValueError
         if text[-1] == "Z" or (len(text) > 6 and text[-6] in "+-" and text[-3] == ":"):
@@ -128,18 +133,3 @@ def parse_time(value: Any, dates: bool) -> Any:
         return np.datetime64(text, "us")
     except (ValueError, TypeError, OverflowError):
         raise DataError(f"'{value}' is no {'date or date-time' if dates else 'integer'} time stamp") from None
-
-
-def number(column: str, value: Any) -> float:
-    """A finite number, or NaN for what is missing (None, "", NaN, NA). Raises DataError."""
-    if value is None or (isinstance(value, str) and value.strip() in ("", "NA", "NaN", "nan", "null")):
-        return float("nan")
-    if isinstance(value, bool):
-        raise DataError(f"column '{column}': {value} is not a number")
-    try:
-        result = float(value)
-    except (TypeError, ValueError):
-        raise DataError(f"column '{column}': '{value}' is not a number") from None
-    if np.isinf(result):
-        raise DataError(f"column '{column}': {value} is infinite: leave it empty where it is unknown")
-    return result

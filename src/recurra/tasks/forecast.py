@@ -45,7 +45,7 @@ class Forecast:
         default="seasonal", description="level and scale of a series, as they move with it"
     )
     seasons: tuple[int, ...] | None = Field(
-        default=None, description="lengths of the seasons in steps; null: usual for the time step"
+        default=None, description="lengths of the seasons in steps; none: those usual for the time step"
     )
     calendar: bool = Field(
         default=False, description="give hour, weekday, month ... of every step as inputs known ahead"
@@ -56,12 +56,12 @@ class Forecast:
         ge=0,
         le=1,
         description="an error counts by its series' scale (0, as MASE), by its value (1, as sMAPE), or between; "
-        "null: 0.5 for positive series, else 0",
+        "none: 0.5 for positive series, else 0",
     )
     skip: int | None = Field(
         default=None,
         ge=0,
-        description="first steps of a series whose forecasts are not learnt from; null: the shortest season, or 4",
+        description="first steps of a series whose forecasts are not learnt from; none: the shortest season, or 4",
     )
 
     @model_validator(mode="after")

@@ -2,10 +2,11 @@
 
 import json
 import logging
+import os
 import shutil
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from recurra import modelfile
 from recurra.config import dump
-from recurra.errors import RecipeError
+from recurra.errors import DataError, RecipeError
 from recurra.runtime import model as runtime
 from recurra.tasks.task import Core
 from recurra.training.lightning import Training, averaging
 from recurra.training.prepare import PREPARE, Prepared
-from recurra.training.recipe import Fit, Recipe
+from recurra.training.recipe import Fit, Recipe, checked
 
 
 def train(
@@ -39,17 +40,19 @@ def train(
 
     Four typed parts decide the run, e.g. train(Forecast(horizon=24), Series("data.csv"), core=Core(hidden=64),
     fit=Fit(seed=1), out="model"). While it runs, checkpoints lie in `<out>.training`; `resume` goes on from the last one
-    there, with the same result as if nothing had happened. `overwrite` allows an existing model to be replaced.
+    there, with the same result as if nothing had happened. `overwrite` allows an existing model, or the checkpoints of
+    an interrupted run, to be replaced.
 
-    Raises DataError, RecipeError, ModelFileError (out exists).
+    Raises DataError, RecipeError (an interrupted run lies there), ModelFileError (out exists).
     """
     recipe = Recipe(task, data, core or Core(), fit or Fit())
+    checked(recipe)
     out = Path(out)
     modelfile.check_room(out, overwrite)
     prepared = PREPARE[recipe.name](recipe)
     work = out.with_name(out.name + ".training")
     identity = _identity(recipe, prepared)
-    checkpoint = _open(work, identity, resume)
+    checkpoint = _open(work, identity, resume=resume, overwrite=overwrite)
     module = Training(prepared.task, recipe.fit, prepared.train, prepared.validation)
     started = time.monotonic()
     with _quiet():
@@ -78,20 +81,32 @@ def _identity(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _open(work: Path, identity: dict[str, Any], resume: bool) -> Path | None:
+def _open(work: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool) -> Path | None:
     """The checkpoint to go on from, and a work folder that says whose it is."""
     note, last = work / "run.json", work / "last.ckpt"
     if resume:
         if not last.exists():
-            raise RecipeError(f"nothing to resume: there is no checkpoint '{last}'; start without --resume")
-        kept = json.loads(note.read_text())
+            raise RecipeError(f"nothing to resume: there is no checkpoint '{last}'; start anew with --overwrite")
+        try:
+            kept = json.loads(note.read_text())
+            torch.load(last, map_location="cpu", weights_only=False)
+        except Exception as error:  # whatever a torn file makes of its reader
+            raise RecipeError(
+                f"'{work}' can't be resumed ({type(error).__name__}): start anew with --overwrite"
+            ) from None
         for part, value in identity.items():
             if kept.get(part) != value:
                 raise RecipeError(
-                    f"can't resume '{work}': the {part} differs from the run that was interrupted; start without --resume"
+                    f"can't resume '{work}': the {part} differs from the run that was interrupted; start anew with --overwrite"
                 )
         return last
     if not getattr(rank_zero_only, "rank", 0):  # the other processes of a distributed run find the folder there
+        if work.exists() and not note.is_file():
+            raise RecipeError(
+                f"'{work}' is in the way: checkpoints would lie there, but it holds something else; move it"
+            )
+        if last.exists() and not overwrite:
+            raise RecipeError(f"'{work}' holds an interrupted run: go on with --resume, or start anew with --overwrite")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         note.write_text(json.dumps(identity))
@@ -99,6 +114,9 @@ def _open(work: Path, identity: dict[str, Any], resume: bool) -> Path | None:
 
 
 def _trainer(fit: Fit, work: Path, *, validate: bool, progress: bool) -> pl.Trainer:
+    there = torch.cuda.device_count() if torch.cuda.is_available() else os.cpu_count() or 1
+    if fit.devices > there:
+        raise RecipeError(f"devices = {fit.devices}: this machine has {there}")
     callbacks: list[Callback] = []
     if fit.average:
         callbacks.append(averaging(fit.average))
@@ -161,8 +179,10 @@ def _write(
     }
     files: dict[str, str | bytes] = {}
     if prepared.scored is not None:
-        scores = runtime.make(recipe.name, manifest, export.weights, digest="").evaluate(prepared.scored)
-        files["metrics.json"] = json.dumps({"part": "validation", **scores.to_json()}, indent=1)
+        player = runtime.make(recipe.name, manifest, export.weights, digest="")
+        with suppress(DataError):  # a table too short to be scored is no reason to lose the model
+            scores = player.evaluate(prepared.scored)
+            files["metrics.json"] = json.dumps({"part": "validation", **scores.to_json()}, indent=1)
     files["README.md"] = _card(recipe, training, files.get("metrics.json"))
     modelfile.write(out, manifest, export.weights, files, overwrite=overwrite)
     return runtime.load(out)

@@ -3,7 +3,7 @@
 import tomllib
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import Field
 from pydantic_core import PydanticUndefined
@@ -29,7 +29,7 @@ class Fit:
     window: int | None = Field(
         default=None,
         ge=2,
-        description="train on random pieces of this many steps, started cold; null: on whole sequences",
+        description="train on random pieces of this many steps, started cold; none: on whole sequences",
     )
     learning_rate: float = Field(default=4e-3, gt=0, description="highest learning rate of the cycle")
     weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's decoupled weight decay")
@@ -58,6 +58,19 @@ class Recipe:
         return next(name for name, part in TASKS.items() if isinstance(self.task, part))
 
 
+def checked(recipe: Recipe) -> None:
+    """Raises RecipeError where a part is not of its class, e.g. task and data swapped."""
+    task = next((name for name, part in TASKS.items() if isinstance(recipe.task, part)), None)
+    if task is None:
+        known = ", ".join(part.__name__ for part in TASKS.values())
+        raise RecipeError(
+            f"the task must be one of {known}, not {type(recipe.task).__name__}: recurra.train(task, data, ...)"
+        )
+    for name, part in parts(task).items():
+        if not isinstance(getattr(recipe, name), part):
+            raise RecipeError(f"{name} must be a {part.__name__}, not {type(getattr(recipe, name)).__name__}")
+
+
 def parts(task: str) -> dict[str, type]:
     """The config class of each part of a recipe for `task`."""
     if task not in TASKS:
@@ -84,14 +97,19 @@ def from_tables(tables: dict[str, Any]) -> Recipe:
 
 
 def build(cls: type, options: dict[str, Any]) -> Any:
-    """A config from named options; text lists become tuples. Raises RecipeError."""
+    """A config from named options; "none" stands for nothing, which TOML can't write. Raises RecipeError."""
     needed = [name for name, field in fields(cls).items() if field.is_required() and name not in options]
     unknown = [name for name in options if name not in fields(cls)]
     if unknown:
         raise RecipeError(f"{cls.__name__} has no option '{unknown[0]}': {nearest(unknown[0], fields(cls))}")
     if needed:
         raise RecipeError(f"{cls.__name__} needs the option '{needed[0]}'")
-    return cls(**options)
+    absent = [
+        name
+        for name, value in options.items()
+        if value == "none" and type(None) in get_args(fields(cls)[name].annotation)
+    ]
+    return cls(**options | dict.fromkeys(absent))
 
 
 def from_toml(path: str | Path) -> Recipe:
@@ -140,4 +158,4 @@ def _toml(value: object) -> str:
         return f'"{value}"'
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(v) for v in cast(tuple[object, ...], value)) + "]"
-    return "..." if value is None else str(value)
+    return '"none"' if value is None else str(value)
