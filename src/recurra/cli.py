@@ -15,6 +15,7 @@ import typer.core
 
 from recurra.errors import RecipeError, RecurraError
 
+INTERRUPTED = 130  # exit code of a command that was stopped
 Model = Annotated[Path, typer.Argument(help="model folder")]
 Data = Annotated[Path, typer.Argument(help="CSV, Parquet or JSON Lines file")]
 Misuse: Any = typer.BadParameter.__bases__[0]  # UsageError, of click or of typer's own copy of it
@@ -183,7 +184,10 @@ def main() -> None:
     """Run the command line: an error of ours, or a wrong option, is one line and exit code 2; a warning is one line, too."""
     warnings.formatwarning = lambda message, *_: f"recurra: {message}\n"
     try:
-        raise SystemExit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        raise SystemExit(code)
     except RecurraError as error:
         print(f"recurra: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -200,7 +204,7 @@ def main() -> None:
         raise SystemExit(1) from None
     except (KeyboardInterrupt, typer.Abort):
         print("recurra: interrupted; a training run goes on with --resume", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
 
 
 # -- train ------------------------------------------------------------------------------------------------------

@@ -36,7 +36,8 @@ def train(
     resume: bool = False,
     progress: bool = True,
 ) -> Any:
-    """Train `task` on `data` and write the model folder `out`; returns the model, loaded by the runtime.
+    """Train `task` on `data` and write the model folder `out`; returns the model, loaded by the runtime (None in the
+    other processes of a distributed run).
 
     Four typed parts decide the run, e.g. train(Forecast(horizon=24), Series("data.csv"), core=Core(hidden=64),
     fit=Fit(seed=1), out="model"). While it runs, checkpoints lie in `<out>.training`; `resume` goes on from the last one
@@ -57,9 +58,10 @@ def train(
     started = time.monotonic()
     with _quiet():
         trainer = _trainer(recipe.fit, work, validate=prepared.validation is not None, progress=progress)
-        trainer.fit(module, ckpt_path=str(checkpoint) if checkpoint else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(module, ckpt_path=str(checkpoint) if checkpoint else None)
+        except SystemExit:  # what lightning makes of Ctrl-C and SIGTERM
+            raise KeyboardInterrupt from None
     if trainer.is_global_zero:
         _keep_best(module, trainer)
         seconds = time.monotonic() - started
