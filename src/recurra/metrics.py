@@ -1,57 +1,35 @@
 """Scores of forecasts and the naive floors that they must beat, by the definitions of their sources.
 
-Every function takes one series (or one vector of numbers) and gives a float or a vector; average over series
-afterwards, as M4 does. Missing actuals (NaN) are left out; a score of nothing is NaN. A forecast may not be NaN where
-the actual is known: the score is then NaN.
+A function takes one series: y and f of any shape, or, for the forecasts from many origins at once, y and f [O, h], the
+whole series x [T] and `at` [O], how many of its rows had been seen at each origin. Average over series afterwards, as M4
+does. Missing actuals (NaN) are left out. What is not defined is NaN (no actual; a constant history has no MASE) and is
+left out of averages. A forecast may not be NaN where the actual is known: the score is then NaN.
 
 [M4]: Makridakis, Spiliotis, Assimakopoulos (2020), The M4 Competition, and the organisers' R code, "Benchmarks and
 Evaluation.R".
 [GluonTS]: Alexandrov et al. (2020), JMLR 21(116); quantile_loss and mean weighted quantile loss of its evaluation.
 """
 
-from collections.abc import Mapping, Sequence
-from math import erf, exp, pi, sqrt
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from recurra.errors import DataError
 
-# m of each M4 group [M4]
-SEASONALITY = {"yearly": 1, "quarterly": 4, "monthly": 12, "weekly": 1, "daily": 1, "hourly": 24}
-
 
 def _pair(y: ArrayLike, f: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Actuals and forecasts as float64 without the missing actuals."""
+    """Actuals and forecasts as float64."""
     actual, forecast = np.asarray(y, dtype=np.float64), np.asarray(f, dtype=np.float64)
     if actual.shape != forecast.shape:
         raise DataError(
             f"actuals {actual.shape} and forecasts {forecast.shape} have different shapes: score the same steps"
         )
-    known = ~np.isnan(actual)
-    return actual[known], forecast[known]
+    return actual, forecast
 
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else float("nan")
-
-
-def _ratio(top: float, bottom: float) -> float:
-    if bottom > 0 or np.isnan(bottom) or np.isnan(top):
-        return top / bottom
-    return 0.0 if top == 0 else float("inf")
-
-
-def mae(y: ArrayLike, f: ArrayLike) -> float:
-    """Mean |y - f|, in the unit of y. Shapes equal, any."""
-    actual, forecast = _pair(y, f)
-    return _mean(np.abs(actual - forecast))
-
-
-def mse(y: ArrayLike, f: ArrayLike) -> float:
-    """Mean (y - f)^2, in the squared unit of y. Shapes equal, any."""
-    actual, forecast = _pair(y, f)
-    return _mean((actual - forecast) ** 2)
 
 
 def smape(y: ArrayLike, f: ArrayLike) -> float:
@@ -60,66 +38,92 @@ def smape(y: ArrayLike, f: ArrayLike) -> float:
     Some libraries give half of this, or a fraction instead of percent.
     """
     actual, forecast = _pair(y, f)
+    known = ~np.isnan(actual)
+    actual, forecast = actual[known], forecast[known]
     top, bottom = 200 * np.abs(actual - forecast), np.abs(actual) + np.abs(forecast)
     return _mean(np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0))
 
 
-def scale(insample: ArrayLike, m: int) -> float:
-    """MASE's denominator: mean |x_t - x_{t-m}| over the training part, in its unit; NaN if it has no such pair. [M4]"""
-    x = np.asarray(insample, dtype=np.float64)
+def scales(x: ArrayLike, m: int) -> np.ndarray:
+    """MASE's denominator at every row of x [T], in its unit: mean |x_t - x_{t-m}| of the rows up to it; NaN before there
+    is one. [M4]
+    """
+    x = np.asarray(x, dtype=np.float64)
     if m < 1:
         raise DataError(f"m is the season's length in steps, at least 1, not {m}")
-    d = np.abs(x[m:] - x[:-m]) if len(x) > m else np.zeros(0)
-    return _mean(d[~np.isnan(d)])
+    step = np.full(len(x), np.nan)
+    step[m:] = np.abs(x[m:] - x[:-m]) if len(x) > m else 0.0
+    known = ~np.isnan(step)
+    total, n = np.cumsum(np.where(known, step, 0.0)), np.cumsum(known)
+    return np.divide(total, n, out=np.full(len(x), np.nan), where=n > 0)
 
 
-def mase(y: ArrayLike, f: ArrayLike, insample: ArrayLike, m: int) -> float:
-    """Mean |y - f| over `scale(insample, m)`: 1 is the in-sample error of the seasonal naive forecast. [M4]
+def scaled_errors(y: ArrayLike, f: ArrayLike, x: ArrayLike, m: int, at: np.ndarray | None = None) -> np.ndarray:
+    """|y - f| in units of `scales(x, m)`, in y's shape; NaN where y is missing, or the scale is, or is 0. [M4]
 
-    y, f: [h].  insample: [T], the training part.  m: the season in steps.  A constant insample gives 0 for exact
-    forecasts, else inf.
+    x: the training part; or, with `at` [O], the whole series, of which y and f [O, h] follow the first at[o] rows.
     """
-    return _ratio(mae(y, f), scale(insample, m))
+    actual, forecast = _pair(y, f)
+    unit = _units(x, m, at)
+    error = np.abs(actual - forecast)
+    return np.divide(error, unit, out=np.full(error.shape, np.nan), where=unit > 0)
+
+
+def _units(x: ArrayLike, m: int, at: np.ndarray | None) -> np.ndarray:
+    unit = scales(x, m)
+    return unit[-1:] if at is None else unit[at - 1][:, None]
+
+
+def mase(y: ArrayLike, f: ArrayLike, x: ArrayLike, m: int, at: np.ndarray | None = None) -> float:
+    """Mean of `scaled_errors`: 1 is the in-sample error of the seasonal naive forecast. [M4]
+
+    NaN where x is constant or shorter than m + 1: it has no scale.
+    """
+    errors = scaled_errors(y, f, x, m, at)
+    return _mean(errors[~np.isnan(np.asarray(y, dtype=np.float64)) & (_units(x, m, at) > 0)])
 
 
 def owa(smape_: float, mase_: float, naive2_smape: float, naive2_mase: float) -> float:
-    """Overall weighted average: half the sum of both scores' ratios to Naive2's. [M4]
+    """Overall weighted average: half the sum of both scores' ratios to Naive2's; NaN where Naive2's are 0. [M4]
 
     All four numbers are averages over the series of a group.
     """
-    return (_ratio(smape_, naive2_smape) + _ratio(mase_, naive2_mase)) / 2
+    if not (naive2_smape > 0 and naive2_mase > 0):
+        return float("nan")
+    return (smape_ / naive2_smape + mase_ / naive2_mase) / 2
 
 
-def _history(insample: ArrayLike, h: int) -> np.ndarray:
-    x = np.asarray(insample, dtype=np.float64)
+def _history(x: ArrayLike, h: int) -> np.ndarray:
+    """x with its gaps closed by the last value known."""
+    x = np.asarray(x, dtype=np.float64)
     if x.ndim != 1 or not len(x) or np.isnan(x).all():
         raise DataError(f"a naive forecast needs a vector with at least one known value, not shape {x.shape}")
     if h < 1:
         raise DataError(f"the horizon is at least 1 step, not {h}")
-    return x
+    return x[np.maximum.accumulate(np.where(np.isnan(x), 0, np.arange(len(x))))]
 
 
-def naive(insample: ArrayLike, h: int) -> np.ndarray:
-    """The last known value of insample [T], h times: [h]. [M4]"""
-    x = _history(insample, h)
-    return np.full(h, x[~np.isnan(x)][-1])
+def naive(x: ArrayLike, h: int, at: np.ndarray | None = None) -> np.ndarray:
+    """The last known value of x [T], h times: [h]; with `at` [O], of its first at[o] rows: [O, h]. [M4]"""
+    x = _history(x, h)
+    rows = np.repeat(x[(np.array([len(x)]) if at is None else at) - 1][:, None], h, axis=1)
+    return rows[0] if at is None else rows
 
 
-def seasonal_naive(insample: ArrayLike, h: int, m: int) -> np.ndarray:
-    """The last season of insample [T], repeated: [h]; with less than one season, or m = 1, the naive forecast. [M4]
+def seasonal_naive(x: ArrayLike, h: int, m: int, at: np.ndarray | None = None) -> np.ndarray:
+    """The last season of x [T], repeated: [h]; with `at` [O], of its first at[o] rows: [O, h]. [M4]
 
-    Where the value one season ago is missing, the last known value at that place of the season stands in, or else the
-    naive one.
+    With less than one season, or m = 1, the naive forecast. For a missing value stands the last one known before it, or,
+    where there is none, the naive forecast.
     """
-    x = _history(insample, h)
-    if m <= 1 or len(x) < m:
-        return naive(x, h)
-    season = np.empty(m)
-    for place in range(m):
-        column = x[len(x) - m + place :: -m]
-        known = column[~np.isnan(column)]
-        season[place] = known[0] if len(known) else naive(x, 1)[0]
-    return np.resize(season, h)
+    x = _history(x, h)
+    seen = np.array([len(x)]) if at is None else at
+    last = naive(x, h, seen)
+    steps = np.arange(h)
+    place = seen[:, None] + steps - m * (steps // m + 1)
+    season = x[np.maximum(place, 0)]
+    rows = np.where((seen[:, None] >= m) & ~np.isnan(season), season, last)
+    return rows[0] if at is None else rows
 
 
 def is_seasonal(insample: ArrayLike, m: int) -> bool:
@@ -129,7 +133,7 @@ def is_seasonal(insample: ArrayLike, m: int) -> bool:
     """
     x = np.asarray(insample, dtype=np.float64)
     n = len(x)
-    if m <= 1 or n < 3 * m or m > min(int(10 * np.log10(n)), n - 1) or np.isnan(x).any():
+    if m <= 1 or n < 3 * m or m > min(int(10 * np.log10(n)), n - 1):
         return False
     d = x - x.mean()
     variance = float(np.sum(d * d))
@@ -161,9 +165,11 @@ def seasonal_indices(insample: ArrayLike, m: int) -> np.ndarray:
 def naive2(insample: ArrayLike, h: int, m: int) -> np.ndarray:
     """M4's floor: naive on the seasonally adjusted series, times the seasonal indices: [h]. [M4]
 
-    insample: [T].  Not seasonal by `is_seasonal`, not positive throughout, or with missing values: the naive forecast.
+    insample: [T].  Not seasonal by `is_seasonal`, not positive throughout: the naive forecast. A missing value
+    counts as the last one known before it; what lies before the first is left out.
     """
     x = _history(insample, h)
+    x = x[~np.isnan(x)]
     if not is_seasonal(x, m) or (x <= 0).any():
         return naive(x, h)
     indices = seasonal_indices(x, m)
@@ -171,75 +177,60 @@ def naive2(insample: ArrayLike, h: int, m: int) -> np.ndarray:
     return x[-1] / indices[(len(x) - 1) % m] * indices[places]
 
 
-def pinball(y: ArrayLike, f: ArrayLike, q: float) -> float:
-    """Mean quantile loss max(q (y - f), (q - 1)(y - f)) of the forecast f of quantile q, in the unit of y. Koenker,
-    Bassett (1978).
+def quantile_losses(y: ArrayLike, f: ArrayLike, levels: Sequence[float]) -> np.ndarray:
+    """2 max(q (y - f), (q - 1)(y - f)) of the forecasts f [..., Q] of the quantiles q, in the unit of y: [..., Q]; NaN where
+    y [...] is missing. Koenker, Bassett (1978).
     """
-    if not 0 < q < 1:
-        raise DataError(f"a quantile level lies between 0 and 1, not {q}")
-    actual, forecast = _pair(y, f)
-    d = actual - forecast
-    return _mean(np.maximum(q * d, (q - 1) * d))
+    q = np.asarray(levels, dtype=np.float64)
+    if not ((q > 0) & (q < 1)).all():
+        raise DataError(f"a quantile level lies between 0 and 1, unlike those in {list(levels)}")
+    error = np.asarray(y, dtype=np.float64)[..., None] - np.asarray(f, dtype=np.float64)
+    return 2.0 * np.maximum(q * error, (q - 1.0) * error)
 
 
-def _levels(y: ArrayLike, quantiles: Mapping[float, ArrayLike]) -> list[float]:
-    """2 x pinball of each level."""
-    if not quantiles:
-        raise DataError("no quantiles to score: give at least one level")
-    return [2 * pinball(y, f, q) for q, f in quantiles.items()]
+class QuantileScores:
+    """The scores of the quantile forecasts of many series together, one series (or piece of it) after the other."""
 
+    def __init__(self, levels: Sequence[float]) -> None:
+        """levels: probabilities, ascending; none: every score is NaN."""
+        self.levels = tuple(levels)
+        self._loss, self._size, self._inside, self._count = np.zeros(len(self.levels)), 0.0, 0, 0
 
-def weighted_quantile_loss(y: ArrayLike, quantiles: Mapping[float, ArrayLike]) -> float:
-    """Mean over the levels of sum(2 pinball) / sum |y|. [GluonTS]
+    def add(self, y: ArrayLike, quantiles: ArrayLike) -> None:
+        """Take the actuals y [...] and their forecasts [..., Q]."""
+        actual, found = np.asarray(y, dtype=np.float64), np.asarray(quantiles, dtype=np.float64)
+        if not self.levels:
+            return
+        known = ~np.isnan(actual)
+        actual, found = actual[known], found[known]
+        self._loss += quantile_losses(actual, found, self.levels).sum(axis=0)
+        self._size += float(np.abs(actual).sum())
+        self._inside += int(((actual >= found[:, 0]) & (actual <= found[:, -1])).sum())
+        self._count += len(actual)
 
-    y: any shape; give all series at once (concatenated), for sums run over all of them.  quantiles: level ->
-    forecasts of y's shape.
-    """
-    actual = np.asarray(y, dtype=np.float64)
-    return _ratio(float(np.mean(_levels(y, quantiles))), _mean(np.abs(actual[~np.isnan(actual)])))
+    @property
+    def wql(self) -> float:
+        """Mean over the levels of sum(`quantile_losses`) / sum |y|. [GluonTS]"""
+        return float(np.mean(self._loss / self._size)) if self._size > 0 else float("nan")
 
+    @property
+    def crps(self) -> float:
+        """The usual approximation of the CRPS, in the unit of y: mean over the levels of the mean `quantile_losses`.
 
-def crps_from_quantiles(y: ArrayLike, quantiles: Mapping[float, ArrayLike]) -> float:
-    """The usual approximation of the CRPS, in the unit of y: mean over the levels of 2 x pinball.
+        It tends to the CRPS as the levels grow dense and even in (0, 1); with a few levels it is a different number.
+        Gneiting, Ranjan (2011).
+        """
+        return float(np.mean(self._loss / self._count)) if self._count else float("nan")
 
-    It tends to the CRPS as the levels grow dense and even in (0, 1); with a few levels it is a different number.
-    Gneiting, Ranjan (2011).
-    """
-    return float(np.mean(_levels(y, quantiles)))
+    @property
+    def nominal(self) -> float:
+        """The share that should lie between the first and the last quantile, 0 to 1."""
+        return self.levels[-1] - self.levels[0] if len(self.levels) > 1 else float("nan")
 
-
-def crps_from_samples(y: ArrayLike, samples: ArrayLike) -> float:
-    """Mean CRPS of the empirical distribution of samples [S, *y.shape]: E|X - y| - E|X - X'| / 2. Gneiting, Raftery
-    (2007), eq. 21.
-    """
-    actual, drawn = np.asarray(y, dtype=np.float64), np.asarray(samples, dtype=np.float64)
-    if drawn.shape[1:] != actual.shape or not len(drawn):
-        raise DataError(f"samples {drawn.shape} must be [S, {', '.join(map(str, actual.shape))}] with S >= 1")
-    known = ~np.isnan(actual)
-    actual, drawn = actual[known], np.sort(drawn[:, known], axis=0)
-    n = len(drawn)
-    weights = (2 * np.arange(1, n + 1) - n - 1)[:, None]  # sum over pairs |a - b| of sorted numbers
-    return _mean(np.abs(drawn - actual).mean(axis=0) - (weights * drawn).sum(axis=0) / n**2)
-
-
-def crps_gaussian(y: ArrayLike, mean: ArrayLike, sd: ArrayLike) -> float:
-    """Mean exact CRPS of normal forecasts, in the unit of y. Gneiting, Raftery (2007).
-
-    With z = (y - mean) / sd it is sd (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)). All shapes equal.
-    """
-    actual, centre = _pair(y, mean)
-    spread = _pair(y, sd)[1]
-    if (spread <= 0).any():
-        raise DataError(f"a standard deviation is positive, not {spread.min()}")
-    z = (actual - centre) / spread
-    parts = [v * erf(v / sqrt(2)) + 2 * exp(-v * v / 2) / sqrt(2 * pi) - 1 / sqrt(pi) for v in z.tolist()]
-    return _mean(spread * np.array(parts))
-
-
-def coverage(y: ArrayLike, low: ArrayLike, high: ArrayLike) -> float:
-    """The share of actuals with low <= y <= high, 0 to 1; a calibrated 80 % interval covers 0.8."""
-    actual, bottom = _pair(y, low)
-    return _mean(((actual >= bottom) & (actual <= _pair(y, high)[1])).astype(np.float64))
+    @property
+    def coverage(self) -> float:
+        """The share that does lie between them, bounds included."""
+        return self._inside / self._count if len(self.levels) > 1 and self._count else float("nan")
 
 
 def average(scores: Sequence[float]) -> float:

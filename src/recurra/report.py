@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recurra import modelfile
+from recurra import metrics, modelfile
 from recurra.page import Drawn, Evidence, render, score_caption, score_rows, score_titles, step_words
 from recurra.runtime.forecast import ForecastModel, m4_season
 from recurra.runtime.prediction import Backtest
-from recurra.runtime.scores import Scores, floors, scales, score
+from recurra.runtime.scores import Scores, floors, score
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -136,10 +136,8 @@ def _gather(model: ForecastModel, panel: "Panel", last: int | None) -> Evidence:
             seen = np.isfinite(actual)
             below = below + ((actual[..., None] <= quantiles) & seen[..., None]).sum(axis=(0, 1))
             known += int(seen.sum())
-            unit = scales(y, m)[at - 1][:, None]
             for name, forecast in ({"model": y_hat} | naive).items():
-                scaled = np.divide(np.abs(actual - forecast), unit, out=np.full(actual.shape, np.nan), where=unit > 0)
-                errors.setdefault(name, []).append(_mean_rows(scaled))
+                errors.setdefault(name, []).append(_mean_rows(metrics.scaled_errors(actual, forecast, y, m, at)))
             yield found
 
     scores = score(watched(), model.levels, m, skipped=len(panel) - len(usable), naive2=False)

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from recurra import metrics as m
+from recurra.codec.distribution import normal_quantile
 from recurra.errors import DataError
+from recurra.runtime.prediction import Backtest, Prediction
+from recurra.runtime.scores import score
 
 nan = float("nan")
 
@@ -23,9 +26,18 @@ def test_smape_by_hand():
 def test_mase_by_hand():
     insample = [1.0, 5.0, 2.0, 7.0]  # |2-1|, |7-5| -> 1.5
     assert m.mase([3.0, 4.0], [2.0, 6.0], insample, 2) == pytest.approx(1.0)
-    assert m.mase([1.0], [1.0], [3.0, 3.0], 1) == 0
-    assert m.mase([1.0], [2.0], [3.0, 3.0], 1) == float("inf")
-    assert np.isnan(m.mase([1.0], [2.0], [3.0], 1))
+    assert m.scales(insample, 2) == pytest.approx([nan, nan, 1.0, 1.5], nan_ok=True)
+    assert m.scaled_errors([3.0, nan], [2.0, 6.0], insample, 2) == pytest.approx([1 / 1.5, nan], nan_ok=True)
+
+
+def test_what_is_not_defined_is_nan_and_left_out_of_averages():
+    for constant in ([3.0, 3.0], [3.0], [3.0, nan, 3.0]):
+        assert np.isnan(m.mase([1.0], [1.0], constant, 1))
+        assert np.isnan(m.mase([1.0], [2.0], constant, 1))
+    assert np.isnan(m.owa(1.0, 1.0, 0.0, 1.0))
+    assert np.isnan(m.owa(1.0, 1.0, 1.0, nan))
+    assert m.average([1.0, nan, 3.0]) == 2.0
+    assert np.isnan(m.average([nan]))
 
 
 def test_owa_by_hand():
@@ -33,12 +45,7 @@ def test_owa_by_hand():
     assert m.owa(10.0, 2.0, 10.0, 2.0) == 1.0
 
 
-def test_mae_mse_by_hand():
-    assert m.mae([1.0, 2.0], [2.0, 4.0]) == 1.5
-    assert m.mse([1.0, 2.0], [2.0, 4.0]) == 2.5
-
-
-@pytest.mark.parametrize("score", [m.mae, m.mse, m.smape, lambda y, f: m.pinball(y, f, 0.3)])
+@pytest.mark.parametrize("score", [m.smape, lambda y, f: m.mase(y, f, [1.0, 2.0, 5.0], 1)])
 def test_missing_actuals_are_left_out(score):
     assert score([1.0, nan, 3.0], [2.0, 9.0, 5.0]) == score([1.0, 3.0], [2.0, 5.0])
     assert np.isnan(score([nan], [1.0]))
@@ -47,51 +54,87 @@ def test_missing_actuals_are_left_out(score):
 
 def test_shapes_must_agree():
     with pytest.raises(DataError, match="different shapes"):
-        m.mae([1.0, 2.0], [1.0])
+        m.smape([1.0, 2.0], [1.0])
 
 
-def test_pinball_by_hand():
-    assert m.pinball([3.0], [1.0], 0.9) == pytest.approx(1.8)
-    assert m.pinball([1.0], [3.0], 0.9) == pytest.approx(0.2)
+def test_quantile_losses_by_hand():
+    assert m.quantile_losses([3.0], [[1.0]], [0.9]).tolist() == [[pytest.approx(3.6)]]
+    assert m.quantile_losses([1.0], [[3.0]], [0.9]).tolist() == [[pytest.approx(0.4)]]
     with pytest.raises(DataError, match="between 0 and 1"):
-        m.pinball([1.0], [1.0], 90)
+        m.quantile_losses([1.0], [[1.0]], [90])
 
 
-def test_weighted_quantile_loss_by_hand():
-    y = [3.0, 1.0]
-    quantiles = {0.5: [1.0, 1.0], 0.9: [3.0, 3.0]}
-    # q .5: 2*(1+0) / 4 = .5    q .9: 2*(0+.2) / 4 = .1
-    assert m.weighted_quantile_loss(y, quantiles) == pytest.approx(0.3)
-    assert m.weighted_quantile_loss([3.0, nan, 1.0], {0.5: [1.0, 7.0, 1.0], 0.9: [3.0, 7.0, 3.0]}) == pytest.approx(0.3)
-    assert m.crps_from_quantiles(y, quantiles) == pytest.approx((1.0 + 0.2) / 2)
+def test_quantile_scores_by_hand():
+    y, quantiles = [3.0, nan, 1.0], [[1.0, 3.0], [7.0, 7.0], [1.0, 3.0]]
+    # q .5: 2*(1+0) = 2    q .9: 2*(0+.2) = .4    sum |y| = 4
+    whole, pieces = m.QuantileScores((0.5, 0.9)), m.QuantileScores((0.5, 0.9))
+    whole.add(y, quantiles)
+    for i in range(3):
+        pieces.add(y[i : i + 1], quantiles[i : i + 1])
+    for found in (whole, pieces):
+        assert found.wql == pytest.approx((0.5 + 0.1) / 2)
+        assert found.crps == pytest.approx((1.0 + 0.2) / 2)
+        assert found.coverage == 1.0
+        assert found.nominal == pytest.approx(0.4)
+    assert np.isnan([m.QuantileScores(levels).wql for levels in ((), (0.5,))]).all()
 
 
-def test_crps_forms_agree():
-    rng = np.random.default_rng(0)
-    y = np.array([0.3, -1.2, 2.5])
-    exact = m.crps_gaussian(y, np.zeros(3), np.full(3, 1.5))
-    samples = rng.normal(scale=1.5, size=(200_000, 3))
-    assert m.crps_from_samples(y, samples) == pytest.approx(exact, rel=5e-3)
-    levels = (np.arange(999) + 0.5) / 999
-    quantiles = {float(q): v for q, v in zip(levels, np.quantile(samples, levels, axis=0), strict=True)}
-    assert m.crps_from_quantiles(y, quantiles) == pytest.approx(exact, rel=5e-3)
-    # at the mean: sd (2 phi(0) - 1/sqrt(pi)) = sd (sqrt(2) - 1) / sqrt(pi)
-    assert m.crps_gaussian([1.0], [1.0], [2.0]) == pytest.approx(2 * (2**0.5 - 1) / np.pi**0.5)
-    assert m.crps_from_samples([1.0], [[0.0], [2.0]]) == pytest.approx(0.5)
+def test_crps_of_dense_quantiles_is_that_of_the_normal():
+    levels = tuple(((np.arange(999) + 0.5) / 999).tolist())
+    found = m.QuantileScores(levels)
+    found.add([0.0], normal_quantile(np.asarray(levels))[None])
+    # at the mean, Gneiting and Raftery (2007): 2 phi(0) - 1/sqrt(pi)
+    assert found.crps == pytest.approx((2**0.5 - 1) / np.pi**0.5, rel=5e-3)
 
 
 def test_coverage_by_hand():
-    assert m.coverage([1.0, 2.0, nan, 3.0], [0.0, 2.0, 0.0, 4.0], [1.0, 3.0, 0.0, 5.0]) == pytest.approx(2 / 3)
+    found = m.QuantileScores((0.1, 0.9))
+    found.add([1.0, 2.0, nan, 3.0], [[0.0, 1.0], [2.0, 3.0], [0.0, 0.0], [4.0, 5.0]])
+    assert found.coverage == pytest.approx(2 / 3)
 
 
 def test_naive_forecasts_by_hand():
     assert m.naive([1.0, 2.0, nan], 2).tolist() == [2.0, 2.0]
     assert m.seasonal_naive([9.0, 1.0, 2.0, 3.0], 4, 3).tolist() == [1.0, 2.0, 3.0, 1.0]
     assert m.seasonal_naive([1.0, 2.0], 3, 3).tolist() == [2.0, 2.0, 2.0]
-    assert m.seasonal_naive([7.0, 5.0, nan, 6.0], 2, 2).tolist() == [7.0, 6.0]
-    assert m.seasonal_naive([nan, 5.0, nan, 6.0], 2, 2).tolist() == [6.0, 6.0]
+    assert m.seasonal_naive([7.0, 5.0, nan, 6.0], 2, 2).tolist() == [5.0, 6.0]
+    assert m.seasonal_naive([nan, nan, nan, 6.0], 2, 2).tolist() == [6.0, 6.0]
     with pytest.raises(DataError, match="at least one known value"):
         m.naive([nan], 1)
+
+
+def test_all_origins_at_once_are_each_alone():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40)
+    x[[0, 1, 9, 20, 21, 22]] = nan
+    at, h = np.arange(3, 36), 4
+    y, f = x[at[:, None] + np.arange(h)], rng.normal(size=(len(at), h))
+    for season in (1, 3, 7):
+        naive, seasonal = m.naive(x, h, at), m.seasonal_naive(x, h, season, at)
+        errors = m.scaled_errors(y, f, x, season, at)
+        for o, t in enumerate(at):
+            assert naive[o].tolist() == m.naive(x[:t], h).tolist()
+            assert seasonal[o].tolist() == m.seasonal_naive(x[:t], h, season).tolist()
+            np.testing.assert_array_equal(errors[o], m.scaled_errors(y[o], f[o], x[:t], season))
+        assert m.mase(y, f, x, season, at) == pytest.approx(np.nanmean(errors))
+
+
+def test_scores_are_those_of_the_metrics():
+    """A table of two series, one with a constant history: it has no MASE and counts in all the rest."""
+    moving, constant = np.array([1.0, 5.0, 2.0, 7.0, 4.0, 3.0]), np.array([3.0, 3.0, 3.0, 3.0, 4.0, 5.0])
+    at, y_hat = np.array([4]), np.array([[3.0, 6.0]])
+    answer = Prediction(y_hat, np.stack([y_hat - 1, y_hat, y_hat + 2], -1), (0.1, 0.5, 0.9))
+    tests = [Backtest(i, y, at, answer) for i, y in enumerate((moving, constant))]
+    found = score(tests, answer.levels, 1, skipped=0, naive2=True)
+    assert found.series == 2
+    assert found.rows["model"]["mase"] == m.mase(moving[4:], y_hat[0], moving[:4], 1)
+    assert found.rows["model"]["smape"] == np.mean([m.smape(y[4:], y_hat[0]) for y in (moving, constant)])
+    assert found.rows["naive"]["mase"] == m.mase(moving[4:], m.naive(moving[:4], 2), moving[:4], 1)
+    assert found.rows["model"]["coverage"] == 0.75
+    only = score(tests[1:], answer.levels, 1, skipped=0, naive2=True)
+    assert np.isnan(only.rows["model"]["mase"])
+    assert only.to_json()["rows"]["model"]["mase"] is None
+    assert only.to_json()["rows"]["model"]["owa"] is None
 
 
 def test_seasonal_indices_by_hand():
