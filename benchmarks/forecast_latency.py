@@ -214,6 +214,8 @@ def machine() -> dict[str, Any]:
 
 def profile(model: Any, rows: int, calls: int) -> list[tuple[str, float]]:
     """Microseconds of each part of a step, the parts called by themselves on a copy of the state (median processor time)."""
+    from recurra.runtime.observation import known_ahead, next_stamps
+
     rng = np.random.default_rng(2)
     call = ours(model, rows)
     state = call.__closure__[0].cell_contents[0]  # type: ignore[index]
@@ -236,8 +238,8 @@ def profile(model: Any, rows: int, calls: int) -> list[tuple[str, float]]:
     x = scaling.forward(y)
     parts: dict[str, Callable[[], object]] = {
         "whole step": lambda: model.step(state, y),
-        "time stamps (_stamps)": lambda: model._stamps(state.arrays["time"], None),
-        "covariates (_known)": lambda: model._known(rows, state.arrays["time"], {}, {}),
+        "time stamps (next_stamps)": lambda: next_stamps(model.codec.step, state.arrays["time"], None),
+        "covariates (known_ahead)": lambda: known_ahead(model.codec, rows, state.arrays["time"], {}, {}),
         "state.copy": state.copy,
         "codec: encode, all": lambda: codec.encode(work.part("codec"), y[:, None], ones, anchors=False),
         "codec:   of it scaling.observe": lambda: scaling.observe(part, x),

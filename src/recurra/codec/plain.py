@@ -3,12 +3,12 @@
 Elementwise over the series and step by step, so that a series' bits depend on that series alone.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from recurra.codec.scaling import Scaling, State
+Scaling = Any  # recurra.codec.scaling.Scaling, which knows this module and is not known here
+State = dict[str, np.ndarray]
 
 CLIP = 10.0  # features are held to this many scales
 FAR = 1e6  # anchors to this many: a strictly periodic series moves a thousand scales in a day
@@ -16,7 +16,7 @@ NOTHING = 1e-100  # the scale of a series of zeros
 TINY = 1e-4  # smallest scale of a logarithm; of plain values it is this share of their size, squared
 
 
-def observe(scaling: "Scaling", state: "State", x: np.ndarray) -> np.ndarray:
+def observe(scaling: Scaling, state: State, x: np.ndarray) -> np.ndarray:
     """Take the next value x [N] (NaN = missing) of each series; the arrays of `state` change in place.
 
     Returns the features of this step, [N, features] float32. A series is cold until its first value: all zeros.
@@ -77,7 +77,7 @@ def observe(scaling: "Scaling", state: "State", x: np.ndarray) -> np.ndarray:
 
 
 def _rescale(
-    scaling: "Scaling", state: "State", value: np.ndarray, change: np.ndarray, seen: np.ndarray, warm: np.ndarray
+    scaling: Scaling, state: State, value: np.ndarray, change: np.ndarray, seen: np.ndarray, warm: np.ndarray
 ) -> None:
     """Move level and scale (see the module's head)."""
     n = np.maximum(state["count"], 1)
@@ -108,7 +108,7 @@ def _mean(ring: np.ndarray, n: np.ndarray, window: int) -> np.ndarray:
     return ring[:, -window:].sum(axis=1) / np.minimum(n, window)
 
 
-def anchors(scaling: "Scaling", state: "State", horizon: int) -> np.ndarray:
+def anchors(scaling: Scaling, state: State, horizon: int) -> np.ndarray:
     """The naive answers of each series for 1..horizon steps ahead, in z: [N, horizon, choices] float32.
 
     Where a season's round is not complete yet, the next shorter season stands in its place, and at last the level (0).

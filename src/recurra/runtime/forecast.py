@@ -12,18 +12,17 @@ import polars as pl
 
 from recurra import table
 from recurra.codec.series import NEAR, Block, SeriesCodec
-from recurra.errors import DataError, ModelFileError, StateError, nearest
+from recurra.errors import DataError, ModelFileError, StateError
 from recurra.runtime.layers import Linear, Recurrent, relu
+from recurra.runtime.observation import NO_TIME, known_ahead, next_stamps
 from recurra.runtime.prediction import Backtest, Prediction
 from recurra.runtime.scores import Scores, score
 from recurra.runtime.stream import State
 from recurra.table import Panel
-from recurra.timestep import show
 
 GROUP = 128  # series side by side
 FRAMES = 256  # frames of them at a time
 SAMPLES = 200  # trajectories of a series beyond the trained horizon
-NO_TIME = np.iinfo(np.int64).min  # a stream of which no time stamp is known
 
 
 class ForecastModel:
@@ -93,8 +92,8 @@ class ForecastModel:
             raise DataError(f"y must hold {rows} value(s), one a stream, not {list(values.shape)}")
         if np.isinf(values).any():
             raise DataError(f"y holds {values[np.isinf(values)][0]}: leave it missing (NaN) where it is unknown")
-        stamps = self._stamps(state.arrays["time"], time)
-        known, inputs = self._known(rows, stamps, covariates or {}, future or {})
+        stamps = next_stamps(self.codec.step, state.arrays["time"], time)
+        known, inputs = known_ahead(self.codec, rows, stamps, covariates or {}, future or {})
         new = state.copy()
         memory, anchors = self._advance(new, values[:, None], inputs[:, None], np.ones(rows, np.int64))
         new.arrays["time"][:] = stamps
@@ -125,12 +124,10 @@ class ForecastModel:
 
     # -- tables --------------------------------------------------------------------------------------------------
 
-    def read(self, source: Any, *, need_target: bool = True) -> Panel:
+    def read(self, source: Any) -> Panel:
         """A table with the columns, categories and time step of the training data. Raises DataError."""
         codec = self.codec
-        return table.read(
-            source, codec.columns, levels=codec.covariates.levels, step=codec.step, target_required=need_target
-        )
+        return table.read(source, codec.columns, levels=codec.covariates.levels, step=codec.step)
 
     def predict(self, source: Any, horizon: int | None = None, *, seed: int = 0) -> pl.DataFrame:
         """Forecast every series of a table (or Panel) from its last observed row.
@@ -348,61 +345,6 @@ class ForecastModel:
         method = "inverted_cdf" if counts else "linear"
         quantiles = np.quantile(tail, np.asarray(self.levels), axis=0, method=method).T
         return tail.mean(axis=0) if counts else np.quantile(tail, 0.5, axis=0), quantiles
-
-    def _stamps(self, last: np.ndarray, time: Any) -> np.ndarray:
-        """The time stamps of this step, int64 [rows], checked against the last ones."""
-        step, known = self.codec.step, last != NO_TIME
-        kind = "datetime64[us]" if step.dates else np.int64
-        following = np.where(known, step.next(np.where(known, last, 0).view(kind), 1).astype(np.int64), NO_TIME)
-        if time is None:
-            return following
-        try:
-            stamps = np.atleast_1d(np.asarray(time, kind))
-            if step.dates and np.isnat(stamps).any():
-                raise ValueError
-        except (ValueError, TypeError):
-            raise DataError(f"time {time!r} is no {'date' if step.dates else 'integer'} time stamp") from None
-        if stamps.shape != last.shape:
-            raise DataError(f"time must hold {len(last)} stamp(s), one a stream, not {list(stamps.shape)}")
-        wrong = np.flatnonzero(known & (stamps.astype(np.int64) != following))
-        if len(wrong):
-            i = int(wrong[0])
-            late = "comes after a gap" if stamps.astype(np.int64)[i] > following[i] else "is repeated or out of order"
-            raise StateError(f"time {show(stamps[i])} {late}: the next is {show(following[i : i + 1].view(kind)[0])}")
-        return stamps.astype(np.int64)
-
-    def _known(
-        self, rows: int, stamps: np.ndarray, covariates: Mapping[str, Any], future: Mapping[str, Any]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What is known ahead [rows, h, K], and the inputs of this step [rows, I]."""
-        cov, h = self.codec.covariates, self.horizon
-        columns = (*cov.static, *cov.past, *cov.future)
-        for given, wanted, what in ((covariates, columns, "covariates"), (future, cov.future, "future")):
-            for name in given:
-                if name not in wanted:
-                    raise DataError(f"{what}: this model has no such column '{name}': {nearest(name, wanted)}")
-            for name in wanted:
-                if name not in given:
-                    raise DataError(f"{what}: the model needs the column '{name}' (None where it is missing)")
-        if cov.cycles and (stamps == NO_TIME).any():
-            raise DataError("this model reads the calendar: give the time of the first observation of every stream")
-        if not cov.input_width:
-            return np.zeros((rows, h, 0), np.float32), np.zeros((rows, 0), np.float32)
-        now = {name: self._codes(name, covariates[name], (rows,)) for name in columns}
-        ahead = {name: self._codes(name, future[name], (rows, h)) for name in cov.future}
-        kind = "datetime64[us]" if self.codec.step.dates else np.int64
-        times = self.codec.step.next(np.where(stamps == NO_TIME, 0, stamps).view(kind)[:, None], np.arange(h + 1))
-        both = {name: np.concatenate([now[name][:, None], ahead[name]], axis=1) for name in cov.future}
-        known = cov.known(both, times)
-        inputs = [cov.block(cov.static, now, (rows,)), cov.block(cov.past, now, (rows,)), known[:, 0]]
-        return known[:, 1:], np.concatenate(inputs, axis=-1)
-
-    def _codes(self, name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """Raw values of a covariate as numbers of `shape`."""
-        flat = np.asarray(values, object).reshape(-1)
-        if flat.size != int(np.prod(shape)):
-            raise DataError(f"column '{name}' must hold {int(np.prod(shape))} value(s), not {flat.size}")
-        return np.array([self.codec.covariates.code(name, value) for value in flat], np.float64).reshape(shape)
 
 
 def m4_season(codec: SeriesCodec) -> int:

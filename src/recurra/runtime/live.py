@@ -11,7 +11,8 @@ import numpy as np
 
 from recurra.codec.covariates import number
 from recurra.errors import DataError, StateError, nearest
-from recurra.runtime.forecast import NO_TIME, ForecastModel
+from recurra.runtime.forecast import ForecastModel
+from recurra.runtime.observation import NO_TIME
 from recurra.runtime.prediction import Prediction
 from recurra.runtime.stream import State
 from recurra.timestep import show
