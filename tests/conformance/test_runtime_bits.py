@@ -1,26 +1,22 @@
 """Promise 2: the same bits. A row of the runtime depends on that row alone, however it is cut, stepped or batched."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
 
 from recurra.runtime import layers, plain
 from tolerance import PLAIN, RUNTIME, error
-from zoo import CELL_ROWS, by
+from zoo import CELL_ROWS, by, needs_core
 
 DEPTHS = [1, 2, 3]
 HIDDEN = [1, 7, 63, 64]
 
 
-@pytest.fixture(params=["core", "numpy"])
+@pytest.fixture(params=[pytest.param("core", marks=needs_core), "numpy"])
 def backend(request, monkeypatch):
     """The C++ runtime and its numpy stand-in: the promise holds for both."""
     if request.param == "numpy":
         monkeypatch.setattr(layers, "_core", None)
-    elif not layers.COMPILED:
-        pytest.fail("recurra._core is not built: run make setup with a C++20 compiler")
     return request.param
 
 
@@ -29,9 +25,7 @@ def make(row, inputs, hidden, depth):
     torch.manual_seed(hidden * 10 + depth)
     oracle = row.oracle(inputs, hidden, depth, batch_first=True)
     weights = {name: value.detach().numpy() for name, value in oracle.state_dict().items()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the numpy stand-in says that it is slow
-        return layers.Recurrent(row.runtime, weights, layers=depth), oracle.double()
+    return layers.Recurrent(row.runtime, weights, layers=depth), oracle.double()
 
 
 def data(stack, rows, frames, seed=0):
@@ -122,6 +116,7 @@ def test_linear_rows(backend, outputs, bias):
     assert same(linear(x[3, 5]), whole[3, 5])
 
 
+@needs_core
 @pytest.mark.parametrize("row", **by(CELL_ROWS))
 def test_numpy_stands_in_for_core(row):
     stack, _ = make(row, 5, 63, 2)

@@ -6,7 +6,7 @@ import torch
 from recurra.errors import UnsupportedError
 from recurra.kernels import scan
 from tolerance import SCAN, error
-from zoo import CELL_ROWS, KERNEL_ROWS, SHAPES, by, make_cell, make_state
+from zoo import CELL_ROWS, KERNEL_ROWS, SHAPES, by, make_cell, make_state, needs_core
 
 REQUESTS = [(), ("lengths",), ("reset",), ("states",), ("lengths", "reset", "states")]
 FAST = [row for row in KERNEL_ROWS if row.name != "loop"]
@@ -140,6 +140,7 @@ def test_padding_and_batch_order_change_nothing(kernel, row):
     assert error(mixed.outputs, got["outputs"][:, order]) <= SCAN["cpu", "float64"]
 
 
+@needs_core
 @pytest.mark.parametrize("row", **by(CELL_ROWS))
 def test_threads_share_the_rows(row):
     cell, x, state, options = case(row, (63, 31, 63, 63), ("lengths", "reset", "states"), torch.float64)

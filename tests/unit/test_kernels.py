@@ -5,7 +5,7 @@ import torch
 
 from recurra.errors import DataError, StateError, UnsupportedError
 from recurra.kernels import KERNELS, scan
-from zoo import CELL_ROWS, KERNEL_ROWS, by, make_cell, make_state
+from zoo import CELL_ROWS, KERNEL_ROWS, by, make_cell, make_state, needs_core
 
 LSTM = CELL_ROWS[2]
 
@@ -19,6 +19,7 @@ def test_every_kernel_has_a_row():
     assert {row.name for row in KERNEL_ROWS} == set(KERNELS)
 
 
+@needs_core
 def test_auto_takes_the_fastest_that_covers_and_says_why():
     cell, x, state = setting()
     assert scan(cell, x, state).kernel == "cpu"
@@ -30,6 +31,7 @@ def test_auto_takes_the_fastest_that_covers_and_says_why():
     assert "float32 or float64" in half.why
 
 
+@needs_core
 def test_a_kernel_that_can_not_names_those_that_can():
     cell, x, state = setting()
     with pytest.raises(
@@ -60,6 +62,7 @@ def test_trace_is_the_gates_by_name(row):
     assert torch.equal(run.states.h, run.outputs)
 
 
+@needs_core
 def test_no_gradient_wanted_none_kept():
     cell, x, state = setting()
     with torch.no_grad():
@@ -68,10 +71,15 @@ def test_no_gradient_wanted_none_kept():
     assert torch.equal(run.outputs, scan(cell, x, state, kernel="cpu").outputs)
 
 
-def test_a_second_derivative_needs_the_loop():
+@needs_core
+def test_a_second_derivative_needs_the_loop_and_not_cpu():
     cell, x, state = setting()
     with pytest.raises(UnsupportedError, match="kernel='loop'"):
         torch.autograd.grad(scan(cell, x, state, kernel="cpu").outputs.sum(), cell.weight_ih, create_graph=True)
+
+
+def test_the_loop_gives_a_second_derivative():
+    cell, x, state = setting()
     outputs = scan(cell, x, state, kernel="loop").outputs
     (grad,) = torch.autograd.grad(outputs.sum(), cell.weight_ih, create_graph=True)
     grad.sum().backward()
