@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recurra.errors import DataError
+from recurra.errors import DataError, nearest
 from recurra.timestep import Step
 
 
@@ -21,7 +21,7 @@ class Columns(BaseModel):
 
     static: one value per series.  past: known up to now.  future: known ahead, too.
     Covariates are numeric, or categorical: strings, booleans, categoricals; in a CSV file, a column where one of the
-    first 10,000 rows is not a number.
+    first 10,000 rows is not a number; and those named under `categorical`, whose values are taken as text (12.0 as "12").
     gaps: what to do where a time stamp is missing: refuse the table, or insert rows that are missing.
     """
 
@@ -33,6 +33,9 @@ class Columns(BaseModel):
     static: tuple[str, ...] = Field(default=(), description="covariates with one value per series")
     past: tuple[str, ...] = Field(default=(), description="covariates known up to the present")
     future: tuple[str, ...] = Field(default=(), description="covariates known for the future, too")
+    categorical: tuple[str, ...] = Field(
+        default=(), description="covariates to be taken as categories though they look like numbers"
+    )
     gaps: Literal["refuse", "fill"] = Field(
         default="refuse", description="a missing time stamp: refuse it, or insert a missing row"
     )
@@ -45,6 +48,12 @@ class Columns(BaseModel):
                 raise ValueError(
                     f"column '{name}' is used in two roles: name it once among target, time, series, "
                     "static, past, future"
+                )
+        for name in self.categorical:
+            if name not in self.covariates:
+                raise ValueError(
+                    f"categorical names '{name}', which is no covariate: name it under static, past or future too; "
+                    f"{nearest(name, self.covariates)}"
                 )
         return self
 

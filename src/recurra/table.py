@@ -14,6 +14,7 @@ from recurra.timestep import Step, positions, word
 __all__ = ["Columns", "Panel", "Step", "read", "write"]
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")  # how text files write a missing number
+WHOLE = r"^([+-]?[0-9]+)\.0+$"  # a number without a fraction, written as one with
 SAMPLE = 10_000  # rows of a CSV file that decide whether a covariate is numeric
 FORMATS = tuple(
     f"%Y-%m-%d{mark}{clock}{zone}" for zone in ("", "%z") for mark in "T " for clock in ("%H:%M:%S%.f", "%H:%M")
@@ -26,23 +27,21 @@ def read(
     *,
     levels: Mapping[str, tuple[str, ...]] | None = None,
     step: Step | None = None,
-    target_required: bool = True,
 ) -> Panel:
     """Read a long table: a path (.csv, .csv.gz, .parquet, .jsonl) or a pandas, Polars or pyarrow frame.
 
     levels, step: those of the trained model, when predicting: unknown categories and another step are refused.
-    target_required: False lets the target column be absent (all missing), and series without any target pass.
     Raises DataError: one line with the file, the series, row or value, and the way out. Series may be interleaved in
     the table; within a series time must increase.
     """
     table = open_table(source, columns.names)
     schema = dict(table.frame.collect_schema())
     for name in columns.names:
-        if name not in schema and (name != columns.target or target_required):
+        if name not in schema:
             raise DataError(
                 f"{table.where} has no column '{name}': {nearest(name, (word(n)[1:-1] for n in table.names or schema))}"
             )
-        _check_type(table, name, schema.get(name), columns)
+        _check_type(table, name, schema[name], columns)
     raw = _collect(table, columns, schema, levels)
     codes = raw.pop("_series", np.zeros(len(raw["_time"]), dtype=np.uint32))
     names = raw.pop("_names", ["0"])
@@ -70,7 +69,7 @@ def read(
             raw[name] = full
     target = raw.pop("_target")
     observed = _observed(target, offsets)
-    if target_required and (observed == 0).any():
+    if (observed == 0).any():
         if not observed.any():
             raise DataError(f"{table.where}: column '{columns.target}' has no value at all: a model needs some")
         raise DataError(
@@ -100,20 +99,25 @@ def _collect(
     """
     frame, where = table.frame, table.where
     try:
-        head = frame.select([n for n in columns.names if n in schema]).head(SAMPLE).collect()
+        head = frame.select(columns.names).head(SAMPLE).collect()
         if head.height == 0:
             raise DataError(f"{where} has a header and no rows: a table needs rows")
         categorical = {
-            n for n in columns.covariates if (n in levels if levels is not None else _categorical(head[n], table.text))
+            n
+            for n in columns.covariates
+            if (n in levels if levels is not None else n in columns.categorical or _categorical(head[n], table.text))
         }
         time, dates = _time(head[columns.time], columns.time, table)
         wanted = {"_time": time}
         if columns.series is not None:
             wanted["_series"] = pl.col(columns.series).cast(pl.String).cast(pl.Categorical)
-        if columns.target in schema:
-            wanted["_target"] = _number(columns.target, schema[columns.target])
+        wanted["_target"] = _number(columns.target, schema[columns.target])
         for name in columns.covariates:
-            wanted[name] = _category(name, table.text) if name in categorical else _number(name, schema[name])
+            if name not in categorical:
+                wanted[name] = _number(name, schema[name])
+            else:
+                column = _declared(name, schema[name]) if name in columns.categorical else pl.col(name).cast(pl.String)
+                wanted[name] = _category(column, table.text)
         data = frame.select(**wanted).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise broken(where, error) from error
@@ -131,9 +135,7 @@ def _collect(
         unique = column.unique()
         out["_names"] = dict(zip(unique.to_physical().to_list(), unique.cast(pl.String).to_list(), strict=True))
     out["_time"] = data.drop_in_place("_time").to_numpy()
-    out["_target"] = (
-        _floats(data.drop_in_place("_target")) if "_target" in data.columns else np.full(data.height, np.nan)
-    )
+    out["_target"] = _floats(data.drop_in_place("_target"))
     for name in columns.covariates:
         column = data.drop_in_place(name)
         if name in categorical:
@@ -143,9 +145,9 @@ def _collect(
     return out
 
 
-def _check_type(table: Source, name: str, dtype: pl.DataType | None, columns: Columns) -> None:
+def _check_type(table: Source, name: str, dtype: pl.DataType, columns: Columns) -> None:
     """Refuse lists, structs and objects anywhere, and dates and durations outside the time column."""
-    if dtype is None or name == columns.time:
+    if name == columns.time:
         return
     if dtype.is_nested() or dtype in (pl.Object, pl.Binary) or (dtype.is_temporal() and name != columns.series):
         use = (
@@ -159,8 +161,17 @@ def _number(name: str, dtype: pl.DataType) -> pl.Expr:
     return column.cast(pl.Float64, strict=False)
 
 
-def _category(name: str, text: bool) -> pl.Expr:
-    column = pl.col(name).cast(pl.String)
+def _declared(name: str, dtype: pl.DataType) -> pl.Expr:
+    """The text of a column declared categorical: 12, 12.0 and "12.0" are "12" (as in codec/covariates.py)."""
+    column = pl.col(name)
+    text = column.cast(pl.String).str.strip_chars().str.replace(WHOLE, "$1")
+    if dtype.is_float():
+        whole = (column == column.floor()) & (column.abs() < 2**53)
+        text = pl.when(whole).then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(text)
+    return pl.when(text.is_in(MISSING)).then(None).otherwise(text)
+
+
+def _category(column: pl.Expr, text: bool) -> pl.Expr:
     if text:  # pandas writes booleans as True, polars as true
         column = column.replace({"True": "true", "False": "false", "TRUE": "true", "FALSE": "false"})
     return column.cast(pl.Categorical)
@@ -247,7 +258,7 @@ def _check(
     elif is_time:  # blank lines of a text file are no rows
         bad = parse.is_null()
         if table.text:
-            bad &= pl.any_horizontal(pl.col([n for n in columns.names if n in schema]).is_not_null())
+            bad &= pl.any_horizontal(pl.col(columns.names).is_not_null())
     else:
         bad = parse.is_null() & pl.col(name).is_not_null()
         if schema[name] == pl.String:

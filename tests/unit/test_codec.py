@@ -16,8 +16,10 @@ from recurra.codec.series import fit
 from recurra.data.series import Series
 from recurra.errors import DataError
 from recurra.table import Step
+from zoo import needs_core
 
 KINDS = ("seasonal", "running", "frozen")
+BUILT = [pytest.param(True, id="compiled", marks=needs_core), pytest.param(False, id="numpy")]
 # float64 sums in another order, then float32: measured 4e-7 of values up to 10
 FEATURE = 3e-6
 
@@ -148,7 +150,7 @@ def series(n=60, seed=0, missing=True):
 @pytest.mark.parametrize("seasons", [(), (3,), (3, 7)])
 @pytest.mark.parametrize("transform", ["identity", "log", "log1p"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("built", [True, False], ids=["compiled", "numpy"])
+@pytest.mark.parametrize("built", BUILT)
 def test_recursion_is_the_slow_loop(built, kind, transform, seasons, gain, monkeypatch):
     if not built:
         monkeypatch.setattr(scaling_module, "_core", None)
@@ -180,7 +182,7 @@ def test_transform_and_back(transform):
     np.testing.assert_allclose(made.inverse(made.forward(y)), y, rtol=1e-13)
 
 
-@pytest.mark.parametrize("built", [True, False], ids=["compiled", "numpy"])
+@pytest.mark.parametrize("built", BUILT)
 def test_a_value_without_logarithm_counts_as_far_below_the_level(built, monkeypatch):
     if not built:
         monkeypatch.setattr(scaling_module, "_core", None)
@@ -306,7 +308,7 @@ def test_features_know_nothing_of_what_follows(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("built", [True, False], ids=["compiled", "numpy"])
+@pytest.mark.parametrize("built", BUILT)
 def test_rows_lengths_and_pieces_keep_the_bits(built, kind, monkeypatch):
     if not built:
         monkeypatch.setattr(scaling_module, "_core", None)
@@ -423,6 +425,15 @@ def test_one_value_of_a_stream():
     ):
         with pytest.raises(DataError, match=text):
             cov.code(name, value)
+
+
+def test_a_number_of_a_stream_is_the_category_of_the_table():
+    cov = Covariates(static=("store",), levels={"store": ("007", "1.5", "12", "7")})
+    for value in (12, "12", 12.0, "12.0", " 12 ", np.int64(12), np.float32(12)):
+        assert cov.code("store", value) == 2, repr(value)
+    assert [cov.code("store", value) for value in ("007", 7.0, 1.5, "1.5", float("nan"), "NA")] == [0, 3, 1, 1, -1, -1]
+    with pytest.raises(DataError, match=r"unknown category '12.5'"):
+        cov.code("store", 12.5)
 
 
 # -- numpy: what may be called on arrays ------------------------------------------------------------------------------

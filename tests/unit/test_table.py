@@ -192,6 +192,29 @@ def test_covariates(tmp_path):
     assert same(read(frame.to_pandas().astype({"kind": "category"}), ROLES), panel)
 
 
+def test_numbers_declared_categorical(tmp_path):
+    text = "unique_id,ds,y,store,week\na,1,1,12,7\na,2,2,12,NA\nb,1,7,2,7.0\nb,2,8,2,007\nb,3,8,2,1.5\n"
+    roles = Columns(static=("store",), past=("week",), categorical=("store", "week"))
+    panel = read(save(tmp_path, text), roles)
+    assert panel.levels == {"store": ("12", "2"), "week": ("007", "1.5", "7")}
+    assert panel.static_categorical["store"].tolist() == [0, 1]
+    assert panel.categorical["week"].tolist() == [2, -1, 2, 0, 1]
+    assert not panel.numeric
+    assert not panel.static_numeric
+    plain = text.replace("007", "7").replace("1.5", "7").replace("NA", "")
+    want = read(save(tmp_path, plain, "plain.csv"), roles)
+    assert want.levels == {"store": ("12", "2"), "week": ("7",)}
+    frame = pl.read_csv(tmp_path / "plain.csv")
+    assert frame["week"].dtype == pl.Float64
+    assert frame["store"].dtype == pl.Int64
+    for source in (frame, frame.to_pandas(), frame.with_columns(pl.col("store").cast(pl.Float32))):
+        assert same(read(source, roles), want)
+        assert same(read(source, roles, levels=want.levels, step=want.step), want)
+    refused(frame.with_columns(store=3.0), "'3'", "never seen", columns=roles, levels=want.levels, step=want.step)
+    with pytest.raises(ValidationError, match=r"names 'stor', which is no covariate.*did you mean 'store'"):
+        Columns(static=("store",), categorical=("stor",))
+
+
 def test_levels_of_the_model(tmp_path):
     panel = read(save(tmp_path, WIDE), ROLES)
     later = WIDE.replace("b,1,7,6,web,0,False,\n", "b,1,7,6,web,0,False,y\n")
@@ -218,14 +241,6 @@ def test_static_must_not_vary(tmp_path):
     refused(
         save(tmp_path, WIDE.replace("b,2,8,6,web", "b,2,8,6,shop")), "static column 'kind'", "series 'b'", columns=ROLES
     )
-
-
-def test_prediction_without_target(tmp_path):
-    path = save(tmp_path, "unique_id,ds,sale\na,1,True\na,2,False\n")
-    panel = read(path, Columns(future=("sale",)), target_required=False)
-    assert np.isnan(panel.target).all()
-    assert panel.observed_until.tolist() == [0]
-    refused(path, "no column 'y'", columns=Columns(future=("sale",)))
 
 
 def test_take_and_cut(tmp_path):

@@ -19,6 +19,7 @@ from forecasters import OUTPUTS, Kind, same
 from recurra import Core, Fit, Forecast, Series, load, modelfile, table, train
 from recurra.data.series import Chunks
 from recurra.errors import DataError, ModelFileError, RecipeError
+from recurra.runtime.live import Live
 from recurra.tasks.forecast import FAR
 from recurra.training.prepare import PREPARE
 from recurra.training.recipe import Recipe
@@ -48,6 +49,25 @@ def once(frame, tmp_path_factory):
     out = tmp_path_factory.mktemp("once") / "model"
     train(TASK, Series(frame), core=TINY, fit=ONE, out=out, progress=False)
     return out
+
+
+def test_a_store_s_number_may_be_a_category(frame, tmp_path):
+    """In training, in the model's file, in tables and in streams alike."""
+    names = frame["unique_id"].unique(maintain_order=True)
+    frame = frame.with_columns(store=pl.col("unique_id").replace_strict(names, range(10, 10 + len(names))))
+    data = Series(frame, static=("store",), categorical=("store",))
+    train(TASK, data, core=TINY, fit=ONE, out=tmp_path / "model", progress=False)
+    model = load(tmp_path / "model")
+    assert model.codec.columns.categorical == ("store",)
+    assert model.codec.covariates.levels == {"store": tuple(str(10 + i) for i in range(len(names)))}
+    frame.write_csv(tmp_path / "data.csv")
+    assert model.predict(tmp_path / "data.csv").equals(model.predict(frame))
+    answers = [
+        Live(model).observe({"unique_id": "x", "ds": "2024-01-01", "y": 1.0, "store": s})[2] for s in (11, "11", 11.0)
+    ]
+    assert all((answer.y_hat == answers[0].y_hat).all() for answer in answers)
+    with pytest.raises(RecipeError, match="names 'shop', which is no covariate"):
+        Series(frame, categorical=("shop",)).columns  # noqa: B018
 
 
 def again(frame, tmp_path, task=TASK, core=TINY, fit=ONE, **data):

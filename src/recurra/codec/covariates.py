@@ -5,11 +5,13 @@ A categorical column becomes one 0/1 column a level (missing: all 0). The calend
 cycle that is longer than the time step, read from a table by phase, so that equal phases give equal bits.
 """
 
+import re
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from recurra.errors import DataError, nearest
-from recurra.table import MISSING, Panel, Step
+from recurra.table import MISSING, WHOLE, Panel, Step
 
 CYCLES = {"hour": 24, "weekday": 7, "monthday": 31, "month": 12, "week": 53}  # name -> phases
 CLIP = 8.0  # standard deviations
@@ -92,6 +94,11 @@ class Covariates(BaseModel):
             return self.levels[name].index(text.lower())
         if value is None or text.strip() in MISSING:
             return -1
+        if isinstance(value, float | np.floating) and float(value).is_integer() and abs(value) < 2**53:
+            text = str(int(value))
+        text = re.sub(WHOLE, r"\1", text.strip())  # 12, 12.0 and "12.0" are the category "12", as in tables
+        if text in self.levels[name]:
+            return self.levels[name].index(text)
         raise DataError(f"column '{name}': unknown category '{text}'; {nearest(text, self.levels[name])}")
 
 

@@ -33,6 +33,9 @@ class Series:
     static: tuple[str, ...] = Field(default=(), description="covariates with one value a series")
     past: tuple[str, ...] = Field(default=(), description="covariates known up to the present")
     future: tuple[str, ...] = Field(default=(), description="covariates known for the future too")
+    categorical: tuple[str, ...] = Field(
+        default=(), description="covariates to be taken as categories though they look like numbers"
+    )
     gaps: Literal["refuse", "fill"] = Field(
         default="refuse", description="missing time stamps: refuse, or fill with missing rows"
     )
@@ -42,7 +45,7 @@ class Series:
 
     @property
     def columns(self) -> Columns:
-        """What the columns mean. Raises RecipeError where one column has two roles."""
+        """What the columns mean. Raises RecipeError where one column has two roles, or categorical names no covariate."""
         try:
             return Columns(
                 target=self.target,
@@ -51,6 +54,7 @@ class Series:
                 static=self.static,
                 past=self.past,
                 future=self.future,
+                categorical=self.categorical,
                 gaps=self.gaps,
             )
         except ValidationError as error:
