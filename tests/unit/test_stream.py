@@ -13,9 +13,9 @@ from forecasters import Kind, alike, same
 from recurra import State, load
 from recurra.data.series import Series
 from recurra.errors import DataError, StateError
-from recurra.runtime.observation import NO_TIME
 from recurra.runtime.lines import rows, serve
 from recurra.runtime.live import MAX_GAP, Live, number, parse_time
+from recurra.runtime.observation import NO_TIME
 from recurra.table import Columns
 
 
