@@ -135,3 +135,13 @@ def test_errors_are_one_family():
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
     assert all(issubclass(kind, RecurraError) for kind in kinds)
     assert all(kind.__name__ in (errors.__doc__ or "") for kind in kinds)
+
+
+def test_the_compiled_part_has_three_doors():
+    found = {name for name, tree in trees() for node in ast.walk(tree) if _imports_core(node)}
+    assert found == {"recurra/kernels/cpu.py", "recurra/runtime/layers.py", "recurra/codec/scaling.py"}
+
+
+def _imports_core(node):
+    names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+    return "_core" in names or "recurra._core" in names
