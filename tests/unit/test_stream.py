@@ -334,3 +334,14 @@ def test_a_saved_model_is_the_same_model(tmp_path):
     saved = load(forecasters.save(tmp_path / "model", task))
     made = forecasters.player(task)
     assert alike(saved.peek(saved.start(), 3.0), made.peek(made.start(), 3.0))
+
+
+@pytest.mark.parametrize("name", ["codec.ring", "codec.count", "core.h", "time", "extra"])
+def test_an_edited_state_is_refused_and_reaches_no_kernel(model, name):
+    _, state = model.step(model.start(2), [1.0, 2.0])
+    broken = state.copy()
+    old = broken.arrays.get(name, np.zeros((2, 3)))
+    for new in (old[:1], np.zeros(old.shape, np.float16), np.zeros((2, 1, 1, 1))):
+        broken.arrays[name] = new
+        with pytest.raises(StateError, match=name):
+            model.step(type(state).from_bytes(broken.to_bytes(), model.digest), [1.0, 2.0])

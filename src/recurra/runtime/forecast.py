@@ -40,6 +40,7 @@ class ForecastModel:
                 Linear(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in ("read", "correct", "gate")
             )
             self._df = float(weights["df"][0])
+            self._blank = self.start(0)
         except (KeyError, ValueError, TypeError) as error:
             raise ModelFileError(f"this is no forecaster that can be played: {str(error).splitlines()[0]}") from None
 
@@ -80,7 +81,7 @@ class ForecastModel:
         this step. future: column -> [rows, horizon] values of the next steps. Raises DataError (inf, unknown column or
         category), StateError (another model's state, out of order).
         """
-        state.check(self.digest)
+        state.check_like(self._blank)
         rows = state.rows
         if not rows:
             raise StateError("this state holds no stream: begin with start(1), or more")

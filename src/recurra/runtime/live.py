@@ -98,7 +98,14 @@ class Live:
         ids = whole.arrays.pop("ids", None)
         if ids is None:
             raise StateError("this is the state of a single step, not a file of live streams")
-        return cls(model, {name: whole.take([i]) for i, name in enumerate(json.loads(ids.tobytes()))})
+        whole.check_like(model.start(0))
+        try:
+            names = json.loads(ids.tobytes())
+        except ValueError:
+            names = None
+        if not isinstance(names, list) or len(names) != whole.rows:
+            raise StateError("this state is broken at 'ids': it was edited; start a new one")
+        return cls(model, {str(name): whole.take([i]) for i, name in enumerate(names)})
 
     def save(self, path: str | Path) -> None:
         """Write the state file, whole or not at all."""

@@ -69,6 +69,22 @@ class State:
                 f"this state belongs to the model {self.digest[:12]}, not to {digest[:12]}: start a new one, or load that model"
             )
 
+    def check_like(self, other: "State") -> None:
+        """Raises StateError where it is not of `other`'s model, or its arrays have other names, shapes (but for the rows)
+        or types: an edited file must not reach the kernels.
+        """
+        self.check(other.digest)
+        kinds = {name: (array.shape[1:], array.dtype) for name, array in self.arrays.items()}
+        for name, array in other.arrays.items():
+            if kinds.pop(name, None) != (array.shape[1:], array.dtype) or len(self.arrays[name]) != self.rows:
+                raise StateError(
+                    f"this state is broken at '{name}': it was edited, or written by another version; start a new one"
+                )
+        if kinds:
+            raise StateError(
+                f"this state holds '{next(iter(kinds))}', which is none of its model's arrays; start a new one"
+            )
+
     def to_bytes(self) -> bytes:
         """As safetensors, with format number and digest; equal states give equal bytes."""
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
