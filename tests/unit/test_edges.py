@@ -156,3 +156,34 @@ def test_streams_read_what_tables_read(tmp_path):
         is_open = (True, "True", "true")[i % 3] if i % 2 == 0 else (False, "False", "false")[i % 3]
         _, _, last = live.observe({"unique_id": "a", "ds": ds, "y": y, "open": is_open})
     assert np.array_equal(last.y_hat[0], want)
+
+
+def test_lines_that_would_stop_a_stream(tmp_path):
+    from recurra.runtime.lines import rows
+
+    hostile = ['{"ds": ' + "9" * 5000 + "}", "[" * 100_000, '{"ds": 1, "y": 2']
+    assert [isinstance(row, DataError) for _, row in rows(hostile, "ds") if not isinstance(row, dict)]
+    assert isinstance(next(iter(rows(["{" + '"a":{' * 50_000], "ds")))[1], DataError)
+    long = ["unique_id,ds,y", "a,1," + "9" * 200_000]
+    assert isinstance(next(iter(rows(long, "ds")))[1], DataError)
+    live = Live(train(frame_of(a=WAVE), tmp_path / "m"))
+    for y in (10**400, "1" * 400):
+        with pytest.raises(DataError):
+            live.observe({"unique_id": "a", "ds": 1, "y": y})
+    assert not live.states
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308])
+def test_the_largest_float_does_not_poison_a_stream(value, tmp_path):
+    model = train(frame_of(a=list(np.sin(np.arange(40.0)))), tmp_path / "m")
+    state = model.start()
+    for y in (1.0, value, 1.0, 0.5, 1.0):
+        answer, state = model.step(state, y)
+    assert np.isfinite(answer.y_hat).all()
+
+
+def test_scores_without_intervals_are_json(tmp_path):
+    task = recurra.Forecast(horizon=3, head=8, output="mean")
+    model = recurra.train(task, recurra.Series(frame_of(a=WAVE)), out=tmp_path / "m", **TINY)
+    found = json.dumps(model.evaluate(frame_of(a=WAVE)).to_json(), allow_nan=False)
+    assert json.loads(found)["nominal"] is None

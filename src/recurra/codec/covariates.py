@@ -110,8 +110,8 @@ def number(column: str, value: object) -> float:
         if isinstance(value, bool | np.bool_):
             raise TypeError
         found = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise DataError(f"column '{column}': '{value}' is not a number") from None
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"column '{column}': '{str(value)[:60]}' is not a number") from None
     if np.isinf(found):
         raise DataError(f"column '{column}': {value} is infinite: leave it empty where it is unknown")
     return found

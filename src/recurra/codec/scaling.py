@@ -31,6 +31,7 @@ except ImportError:
 _core: Any = _built
 State = dict[str, np.ndarray]
 
+LARGEST = 1e150  # larger values are taken for this: their sums and ratios must stay finite
 KINDS = ("seasonal", "running", "frozen")  # in the order of csrc/series.hpp
 NUMBERS = ("level", "scale", "spread", "weight", "amplitude")  # of a series' state, likewise
 
@@ -92,7 +93,7 @@ class Scaling(BaseModel):
         """
         y = np.array(y, np.float64)
         if self.transform == "identity":
-            return y
+            return np.clip(y, -LARGEST, LARGEST)
         if self.transform == "log1p":
             return np.log1p(np.maximum(y, 0.0))
         return np.where(y > 0, np.log(np.where(y > 0, y, 1.0)), np.where(np.isnan(y), np.nan, -np.inf))

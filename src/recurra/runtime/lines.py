@@ -69,7 +69,11 @@ def rows(lines: Iterable[str], time: str) -> Iterator[tuple[int, Any]]:
                 )
             continue
         if header is not None:
-            cells = next(csv.reader([text]))
+            try:
+                cells = next(csv.reader([text]))
+            except csv.Error as error:
+                yield number, DataError(f"not valid CSV: {error}")
+                continue
             fits = len(cells) == len(header)
             yield (
                 number,
@@ -80,8 +84,8 @@ def rows(lines: Iterable[str], time: str) -> Iterator[tuple[int, Any]]:
             continue
         try:
             row = json.loads(text)
-        except json.JSONDecodeError as error:
-            yield number, DataError(f"not valid JSON: {error.msg}")
+        except (ValueError, RecursionError) as error:  # numbers of 5,000 digits, brackets of 5,000 levels
+            yield number, DataError(f"not valid JSON: {getattr(error, 'msg', error)}")
         else:
             yield number, row if isinstance(row, dict) else DataError(f"must be a JSON object, not {text[:40]}")
 

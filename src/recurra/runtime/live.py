@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,7 @@ def parse_time(value: Any, dates: bool) -> Any:
             text = f"{quarter[1]}-{3 * int(quarter[2]) - 2:02d}"
         if not re.match(r"\d{4}-\d\d", text):  # numpy would take "now", "NaT" and 20240131 (a year)
             raise ValueError
-        if text[-1] == "Z" or (len(text) > 6 and text[-6] in "+-" and text[-3] == ":"):
-            from datetime import UTC, datetime
-
+        if re.search(r"T.*(Z|[+-]\d\d:?\d\d)$", text):
             return np.datetime64(datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None), "us")
         return np.datetime64(text, "us")
     except (ValueError, TypeError, OverflowError):

@@ -32,7 +32,8 @@ class Scores:
             name: {key: None if np.isnan(value) else round(value, 6) for key, value in row.items()}
             for name, row in self.rows.items()
         }
-        return {**{k: v for k, v in vars(self).items() if k != "rows"}, "rows": rows}
+        nominal = None if np.isnan(self.nominal) else self.nominal
+        return {**vars(self), "nominal": nominal, "rows": rows}
 
 
 def score(

@@ -48,6 +48,9 @@ def train(
     """
     recipe = Recipe(task, data, core or Core(), fit or Fit())
     checked(recipe)
+    there = torch.cuda.device_count() if torch.cuda.is_available() else os.cpu_count() or 1
+    if recipe.fit.devices > there:
+        raise RecipeError(f"devices = {recipe.fit.devices}: this machine has {there}")
     out = Path(out)
     modelfile.check_room(out, overwrite)
     prepared = PREPARE[recipe.name](recipe)
@@ -116,9 +119,6 @@ def _open(work: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool
 
 
 def _trainer(fit: Fit, work: Path, *, validate: bool, progress: bool) -> pl.Trainer:
-    there = torch.cuda.device_count() if torch.cuda.is_available() else os.cpu_count() or 1
-    if fit.devices > there:
-        raise RecipeError(f"devices = {fit.devices}: this machine has {there}")
     callbacks: list[Callback] = []
     if fit.average:
         callbacks.append(averaging(fit.average))
