@@ -187,3 +187,9 @@ def test_scores_without_intervals_are_json(tmp_path):
     model = recurra.train(task, recurra.Series(frame_of(a=WAVE)), out=tmp_path / "m", **TINY)
     found = json.dumps(model.evaluate(frame_of(a=WAVE)).to_json(), allow_nan=False)
     assert json.loads(found)["nominal"] is None
+
+
+def test_more_seasons_than_there_is_room_for(tmp_path):
+    task = recurra.Forecast(horizon=3, seasons=tuple(range(2, 11)))
+    with pytest.raises(DataError, match="seasons 2, 3, 4, 5, 6, 7, 8, 9, 10: at most 8"):
+        recurra.train(task, recurra.Series(frame_of(a=WAVE)), out=tmp_path / "m", **TINY)

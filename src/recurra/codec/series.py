@@ -19,6 +19,7 @@ from recurra.table import Columns, Panel, Step
 DAY = 86_400_000_000  # microseconds
 NEAR = 30.0  # the head reads anchors up to this many scales, a quarter of their size
 FAST, SLOW = 0.3, 0.15  # gains of the longest season's profile, of which few rounds are seen, and of the shorter ones
+MAX_SEASONS = 8
 MIN_ROUNDS = 2.0  # a season counts where the typical series is at least this many of its rounds long
 
 
@@ -201,6 +202,8 @@ def fit(
         transform = "log" if lowest > 0 else "identity"
     lengths = np.diff(panel.offsets)
     chosen = _seasons(panel.step, lengths) if seasons is None else tuple(sorted(set(seasons)))
+    if len(chosen) > MAX_SEASONS:
+        raise DataError(f"seasons {', '.join(map(str, chosen))}: at most {MAX_SEASONS}")
     for m in chosen:
         if m < 2 or m >= lengths.max():
             raise DataError(f"season {m}: must be at least 2 and below the longest series ({int(lengths.max())} rows)")

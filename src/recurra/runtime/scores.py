@@ -29,7 +29,7 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data; what is not defined is null."""
         rows = {
-            name: {key: None if np.isnan(value) else round(value, 6) for key, value in row.items()}
+            name: {key: None if np.isnan(value) else value for key, value in row.items()}
             for name, row in self.rows.items()
         }
         nominal = None if np.isnan(self.nominal) else self.nominal
