@@ -61,7 +61,6 @@ void observe(const Recursion& r, const SeriesState& state, long i, double x, flo
     const long M = r.memory;
     const double before = s.ring[M - 1], level_before = s.level;
     const bool warm = s.count > 0;
-    if (x == -HUGE_VAL && warm) x = s.level - CLIP * s.scale;  // below what a logarithm takes
     const bool seen = std::isfinite(x);
     double expected = before;
     for (long m : r.seasons)

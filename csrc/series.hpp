@@ -1,6 +1,5 @@
 // A series' scale as a causal recursion, the same as recurra/codec/plain.py's. One observation x in (a logarithm, or
-// the value itself; NaN = missing; -inf = no logarithm, which counts as ten scales below the level): level l and scale
-// s move, and the network sees features in units of s.
+// the value itself; NaN = missing): level l and scale s move, and the network sees features in units of s.
 //
 //   seasonal         l = mean of the last `level` values              s = mean |x_t - x_{t-m}|, m the shortest season
 //   running, frozen  l = mean, moving with gain max(1/n, gain)        s = mean |x - l|; frozen after `warmup` values

@@ -29,7 +29,7 @@ def slow(scaling: Scaling, y: list[float], horizon: int):
     if scaling.transform == "identity":
         xs = y
     elif scaling.transform == "log":
-        xs = [math.nan if math.isnan(v) else math.log(v) if v > 0 else -math.inf for v in y]
+        xs = [math.log(v) if v > 0 else math.nan for v in y]
     else:
         xs = [math.log1p(max(v, 0.0)) for v in y]
     past: list[float] = []  # from the first value on, missing ones filled
@@ -38,10 +38,7 @@ def slow(scaling: Scaling, y: list[float], horizon: int):
     profiles = {m: [0.0] * m for m in scaling.seasons}
     out = []
     for x in xs:
-        warm, n = bool(past), len(past)
-        if x == -math.inf:
-            x = level - CLIP * scale if warm else math.nan
-        seen = not math.isnan(x)
+        seen, warm, n = not math.isnan(x), bool(past), len(past)
         if not seen and not warm:
             out.append(([0.0] * scaling.features, level, scale, [[0.0] * scaling.choices] * horizon))
             continue
@@ -182,20 +179,21 @@ def test_transform_and_back(transform):
     np.testing.assert_allclose(made.inverse(made.forward(y)), y, rtol=1e-13)
 
 
-@pytest.mark.parametrize("built", BUILT)
-def test_a_value_without_logarithm_counts_as_far_below_the_level(built, monkeypatch):
-    if not built:
-        monkeypatch.setattr(scaling_module, "_core", None)
-    made = scaling("running", "log")
-    assert same(made.forward(np.array([-3.0, 0.0, 1.0])), np.array([-np.inf, -np.inf, 0.0]))
+@pytest.mark.parametrize("zeros", [1, 20, 60, 400])
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_without_a_logarithm_are_missing(kind, zeros):
+    """A shop closed for months: neither level nor scale runs away, and both are back with the values."""
+    codec = codec_of(list(series(missing=False)), scaling=kind)
+    assert same(codec.scaling.forward(np.array([-3.0, 0.0, 1.0, np.nan])), np.array([np.nan, np.nan, 0.0, np.nan]))
     assert same(scaling("running", "log1p").forward(np.array([-3.0, 0.0])), np.zeros(2))
-    y = series(missing=False)
-    y[[0, 30]] = 0.0
-    state = made.start(1)
-    for t, (features, level, scale, _) in enumerate(slow(made, list(y), 1)):
-        got = made.observe(state, made.forward(y[t : t + 1]))
-        np.testing.assert_allclose(got[0], features, rtol=FEATURE, atol=FEATURE, err_msg=f"features at {t}")
-        np.testing.assert_allclose([state["level"][0], state["scale"][0]], [level, scale], rtol=1e-12)
+    y = series(n=160, missing=False)
+    whole = np.concatenate([y[:60], np.zeros(zeros), y[60:]])[None]
+    gone = np.where(whole > 0, whole, np.nan)
+    found, want = (codec.encode(codec.start(1), v, np.array([len(v[0])]), anchors=True) for v in (whole, gone))
+    assert same(found.features, want.features)
+    assert same(found.anchors, want.anchors)
+    plain = codec.encode(codec.start(1), y[None], np.array([160]), anchors=False)
+    assert 0.5 < found.scale[0, -1] / plain.scale[0, -1] < 2
 
 
 def test_a_new_series_may_be_a_thousand_times_smaller_than_all_that_were_learnt():

@@ -52,7 +52,7 @@ def test_what_lies_in_the_way_of_the_checkpoints_stays(tmp_path):
 def test_an_interrupted_run_is_not_thrown_away_unasked(tmp_path):
     work = tmp_path / "m.training"
     work.mkdir()
-    (work / "run.json").write_text("{")
+    (work / "run.json").write_text("[]")
     (work / "last.ckpt").write_bytes(b"torn")
     with pytest.raises(RecipeError, match="--resume"):
         train(frame_of(a=WAVE), tmp_path / "m")
@@ -193,3 +193,29 @@ def test_more_seasons_than_there_is_room_for(tmp_path):
     task = recurra.Forecast(horizon=3, seasons=tuple(range(2, 11)))
     with pytest.raises(DataError, match="seasons 2, 3, 4, 5, 6, 7, 8, 9, 10: at most 8"):
         recurra.train(task, recurra.Series(frame_of(a=WAVE)), out=tmp_path / "m", **TINY)
+
+
+def test_nodes_without_a_cluster(tmp_path, monkeypatch):
+    for name in ("MASTER_ADDR", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RecipeError, match="nodes = 2: start it on every machine"):
+        train(frame_of(a=WAVE), tmp_path / "m", fit=recurra.Fit(epochs=1, nodes=2))
+
+
+def test_a_refused_restart_keeps_the_checkpoints(tmp_path):
+    work = tmp_path / "m.training"
+    work.mkdir()
+    (work / "run.json").write_text("{}")
+    (work / "last.ckpt").write_bytes(b"weeks of work")
+    with pytest.raises(RecipeError, match="devices"):
+        train(frame_of(a=WAVE), tmp_path / "m", overwrite=True, fit=recurra.Fit(epochs=1, devices=4096))
+    assert (work / "last.ckpt").read_bytes() == b"weeks of work"
+
+
+def test_ids_of_streams_are_those_of_tables(tmp_path):
+    live = Live(train(frame_of(**{"1": WAVE}), tmp_path / "m"))
+    for i, name in enumerate(("1", 1, 1.0)):
+        live.observe({"unique_id": name, "ds": i, "y": 5.0})
+    assert list(live.states) == ["1"]
+    with pytest.raises(DataError, match="an id must be text or a number"):
+        live.observe({"unique_id": [1], "ds": 4, "y": 5.0})

@@ -26,7 +26,6 @@ def observe(scaling: Scaling, state: State, x: np.ndarray) -> np.ndarray:
     ring, count = state["ring"], state["count"]
     before, level_before = ring[:, -1].copy(), state["level"].copy()
     warm = count > 0
-    x = np.where((x == -np.inf) & warm, state["level"] - CLIP * state["scale"], x)
     seen = np.isfinite(x)
     expected = before
     for m in scaling.seasons:

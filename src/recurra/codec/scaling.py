@@ -16,10 +16,10 @@ level (0 in z), and for every season its last round and its smoothed profile.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recurra.codec import plain
 
@@ -31,6 +31,7 @@ except ImportError:
 _core: Any = _built
 State = dict[str, np.ndarray]
 
+MAX_SEASONS, MAX_WINDOWS = 8, 32
 LARGEST = 1e150  # larger values are taken for this: their sums and ratios must stay finite
 KINDS = ("seasonal", "running", "frozen")  # in the order of csrc/series.hpp
 NUMBERS = ("level", "scale", "spread", "weight", "amplitude")  # of a series' state, likewise
@@ -64,6 +65,18 @@ class Scaling(BaseModel):
     warmup: int = 24  # frozen: how many values set the scale
     prior: float = 1.0  # scale of a series of which one value is known: of x (logarithms), or a share of |x|
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (
+            len(self.smoothing) != len(self.seasons)
+            or len(self.seasons) > MAX_SEASONS
+            or len(self.windows) > MAX_WINDOWS
+        ):
+            raise ValueError(f"at most {MAX_SEASONS} seasons, with a smoothing each, and {MAX_WINDOWS} windows")
+        if min((*self.seasons, *self.windows, self.level)) < 1:
+            raise ValueError("seasons, windows and level must be at least 1")
+        return self
+
     @property
     def memory(self) -> int:
         """How many past values a series' ring holds."""
@@ -88,15 +101,13 @@ class Scaling(BaseModel):
         return state
 
     def forward(self, y: np.ndarray) -> np.ndarray:
-        """y -> x, elementwise; NaN stays NaN. Where y has no logarithm x is -inf, which the recursion takes as ten scales
-        below the level.
-        """
+        """y -> x, elementwise; NaN stays NaN. A value that has no logarithm is missing: a shop closed, a sensor out."""
         y = np.array(y, np.float64)
         if self.transform == "identity":
             return np.clip(y, -LARGEST, LARGEST)
         if self.transform == "log1p":
             return np.log1p(np.maximum(y, 0.0))
-        return np.where(y > 0, np.log(np.where(y > 0, y, 1.0)), np.where(np.isnan(y), np.nan, -np.inf))
+        return np.log(np.where(y > 0, y, np.nan))
 
     def inverse(self, x: np.ndarray) -> np.ndarray:
         """x -> y, elementwise."""

@@ -12,14 +12,13 @@ from pydantic import BaseModel, ConfigDict
 
 from recurra.codec import distribution
 from recurra.codec.covariates import Covariates
-from recurra.codec.scaling import Encoded, Scaling, State
+from recurra.codec.scaling import MAX_SEASONS, Encoded, Scaling, State
 from recurra.errors import DataError
 from recurra.table import Columns, Panel, Step
 
 DAY = 86_400_000_000  # microseconds
 NEAR = 30.0  # the head reads anchors up to this many scales, a quarter of their size
 FAST, SLOW = 0.3, 0.15  # gains of the longest season's profile, of which few rounds are seen, and of the shorter ones
-MAX_SEASONS = 8
 MIN_ROUNDS = 2.0  # a season counts where the typical series is at least this many of its rounds long
 
 

@@ -40,9 +40,24 @@ class ForecastModel:
                 Linear(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in ("read", "correct", "gate")
             )
             self._df = float(weights["df"][0])
+            self._fits(weights)
             self._blank = self.start(0)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ModelFileError(f"this is no forecaster that can be played: {str(error).splitlines()[0]}") from None
+
+    def _fits(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Raises ValueError where the head's weights are not of the codec's sizes."""
+        codec, width = self.codec, len(weights["read.bias"])
+        want = {
+            "read": (width, self._core.hidden + codec.context),
+            "correct": (codec.horizon * codec.parameters, width),
+            "gate": (codec.horizon * codec.scaling.choices, width),
+        }
+        for name, shape in want.items():
+            if weights[f"{name}.weight"].shape != shape:
+                raise ValueError(f"{name}.weight must be {shape}, not {weights[f'{name}.weight'].shape}")
+        if self._core.inputs != codec.features or 0.5 not in codec.levels:
+            raise ValueError(f"core and codec differ: {self._core.inputs} inputs for {codec.features} features")
 
     @property
     def horizon(self) -> int:

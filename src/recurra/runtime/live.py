@@ -44,7 +44,7 @@ class Live:
             raise DataError(f"the time column '{columns.time}' is missing")
         if columns.series is not None and row.get(columns.series) in (None, ""):
             raise DataError(f"the id column '{columns.series}' is missing")
-        name = str(row[columns.series]) if columns.series is not None else "0"
+        name = _name(row[columns.series]) if columns.series is not None else "0"
         try:
             stamp, prediction, state = self._step(self.states.get(name) or self.model.start(), row)
         except (DataError, StateError) as error:
@@ -62,8 +62,8 @@ class Live:
         if isinstance(future, str):
             try:
                 future = json.loads(future)
-            except json.JSONDecodeError as error:
-                raise DataError(f"'future' is not valid JSON: {error.msg}") from None
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"'future' is not valid JSON: {getattr(error, 'msg', error)}") from None
         if not isinstance(future, Mapping):
             raise DataError(f"'future' must be an object, column -> list of the next values, not {str(future)[:40]}")
         if columns.gaps == "fill" and state.arrays["time"][0] != NO_TIME:
@@ -120,6 +120,13 @@ class Live:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def _name(value: Any) -> str:
+    """A series id as tables write it: 1 and 1.0 are one. Raises DataError."""
+    if isinstance(value, bool | list | dict):
+        raise DataError(f"an id must be text or a number, not {str(value)[:40]}")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def parse_time(value: Any, dates: bool) -> Any:

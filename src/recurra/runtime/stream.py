@@ -99,7 +99,7 @@ class State:
             length = int.from_bytes(data[:8], "little")
             note = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("recurra_state")
             metadata = None if note is None else json.loads(note)
-        except (SafetensorError, ValueError, KeyError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError(f"these bytes are not a state ({error}): they are truncated or of another kind") from None
         if metadata is None:
             raise StateError("these bytes are safetensors, but no state of recurra")

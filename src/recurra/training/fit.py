@@ -51,6 +51,10 @@ def train(
     there = torch.cuda.device_count() if torch.cuda.is_available() else os.cpu_count() or 1
     if recipe.fit.devices > there:
         raise RecipeError(f"devices = {recipe.fit.devices}: this machine has {there}")
+    if recipe.fit.nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & os.environ.keys():
+        raise RecipeError(
+            f"nodes = {recipe.fit.nodes}: start it on every machine with MASTER_ADDR, MASTER_PORT and NODE_RANK set, or under SLURM"
+        )
     out = Path(out)
     modelfile.check_room(out, overwrite)
     prepared = PREPARE[recipe.name](recipe)
@@ -93,7 +97,7 @@ def _open(work: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool
         if not last.exists():
             raise RecipeError(f"nothing to resume: there is no checkpoint '{last}'; start anew with --overwrite")
         try:
-            kept = json.loads(note.read_text())
+            kept = dict(json.loads(note.read_text()))
             torch.load(last, map_location="cpu", weights_only=False)
         except Exception as error:  # whatever a torn file makes of its reader
             raise RecipeError(
@@ -106,7 +110,7 @@ def _open(work: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool
                 )
         return last
     if not getattr(rank_zero_only, "rank", 0):  # the other processes of a distributed run find the folder there
-        if work.exists() and not note.is_file():
+        if work.exists() and not note.is_file() and any(work.iterdir()):
             raise RecipeError(
                 f"'{work}' is in the way: checkpoints would lie there, but it holds something else; move it"
             )
