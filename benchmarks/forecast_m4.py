@@ -1,9 +1,9 @@
 """M4 Hourly and Weekly: one recipe, one single model a frequency, learnt from the training files alone.
 
-    RECURRA_DATA=... python benchmarks/forecast_m4.py --frequency Hourly Weekly --seeds 0 1 2 [--rivals PYTHON]
+    RECURRA_DATA=... python benchmarks/forecast_m4.py --frequency Hourly Weekly --seeds 0 1 2
 
-The last point of the training file's holdout (its last `horizon` steps) picks the best epoch; the test file is read
-once, for the scores. Prints a row a seed, mean and spread, beside the floors; writes benchmarks/results/forecast_m4.json.
+The last `horizon` values of each training series are not learnt from and pick the best epoch; the test file is read
+once, for the scores. Prints a row a seed, mean and spread, beside the floors; benchmarks/results/forecast_m4.json holds a run.
 """
 
 import argparse

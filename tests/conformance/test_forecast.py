@@ -95,6 +95,7 @@ def test_chunking(kind, frames, monkeypatch):
         assert alike(prediction, predicted(model, start))
 
 
+@pytest.mark.filterwarnings("ignore:.*are not above 0:UserWarning")
 @pytest.mark.parametrize("size", [1e30, 1e300])
 @pytest.mark.parametrize("kind", FEW, ids=name)
 def test_alone_or_among_63_others(kind, size, monkeypatch):

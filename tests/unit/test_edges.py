@@ -219,3 +219,11 @@ def test_ids_of_streams_are_those_of_tables(tmp_path):
     assert list(live.states) == ["1"]
     with pytest.raises(DataError, match="an id must be text or a number"):
         live.observe({"unique_id": [1], "ds": 4, "y": 5.0})
+
+
+def test_values_that_a_positive_model_can_t_take_are_said(tmp_path):
+    model = train(frame_of(a=WAVE), tmp_path / "m")
+    with pytest.warns(UserWarning, match=r"2 value\(s\) of 'y' are not above 0"):
+        found = model.predict(frame_of(a=[*WAVE, 0.0, -1.0, 5.0]))
+    want = model.predict(frame_of(a=[*WAVE, np.nan, np.nan, 5.0]))
+    assert found.equals(want)

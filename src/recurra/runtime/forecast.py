@@ -4,6 +4,7 @@ Everything goes through `_advance` (codec, then core) and `_head`, frame by fram
 has the same bits however its series came in: at once, in pieces, one value at a time, alone or among others.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -141,9 +142,20 @@ class ForecastModel:
     # -- tables --------------------------------------------------------------------------------------------------
 
     def read(self, source: Any) -> Panel:
-        """A table with the columns, categories and time step of the training data. Raises DataError."""
+        """A table with the columns, categories and time step of the training data. Raises DataError.
+
+        Warns where a model that learnt positive values alone meets others: they are taken as missing.
+        """
         codec = self.codec
-        return table.read(source, codec.columns, levels=codec.covariates.levels, step=codec.step)
+        panel = table.read(source, codec.columns, levels=codec.covariates.levels, step=codec.step)
+        strange = int((panel.target <= 0).sum()) if codec.scaling.transform == "log" else 0
+        if strange:
+            warnings.warn(
+                f"{strange} value(s) of '{codec.columns.target}' are not above 0, but this model learnt positive values "
+                "alone: they are taken as missing",
+                stacklevel=2,
+            )
+        return panel
 
     def predict(self, source: Any, horizon: int | None = None, *, seed: int = 0) -> pl.DataFrame:
         """Forecast every series of a table (or Panel) from its last observed row.
