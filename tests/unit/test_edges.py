@@ -162,7 +162,7 @@ def test_lines_that_would_stop_a_stream(tmp_path):
     from recurra.runtime.lines import rows
 
     hostile = ['{"ds": ' + "9" * 5000 + "}", "[" * 100_000, '{"ds": 1, "y": 2']
-    assert [isinstance(row, DataError) for _, row in rows(hostile, "ds") if not isinstance(row, dict)]
+    assert [type(row) for _, row in rows(hostile, "ds")] == [DataError] * 3
     assert isinstance(next(iter(rows(["{" + '"a":{' * 50_000], "ds")))[1], DataError)
     long = ["unique_id,ds,y", "a,1," + "9" * 200_000]
     assert isinstance(next(iter(rows(long, "ds")))[1], DataError)

@@ -95,7 +95,7 @@ def _open(work: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool
     note, last = work / "run.json", work / "last.ckpt"
     if resume:
         if not last.exists():
-            raise RecipeError(f"nothing to resume: there is no checkpoint '{last}'; start anew with --overwrite")
+            raise RecipeError(f"nothing to resume: there is no checkpoint '{last}'; start without --resume")
         try:
             kept = dict(json.loads(note.read_text()))
             torch.load(last, map_location="cpu", weights_only=False)
