@@ -1,21 +1,24 @@
-"""recurra's own C++ kernels for the CPU (csrc/): lengths, resets and every state at full speed, forward and backward."""
+"""recurra's own C++ kernels for the CPU (csrc/): every option at full speed, forward and backward. No autograd here."""
 
-from typing import Any
+import ctypes
+import sys
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from recurra.errors import UnsupportedError
-from recurra.kernels.request import Request, Scan
+from recurra.kernels.request import Request
 
 try:
     from recurra import _core as _built
 except ImportError:
     _built = None
 
-_core: Any = _built  # untyped: its stub has one overload per dtype, a torch.Tensor has both
+_core: Any = _built
 NAME = "cpu"
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
+FEW_STEPS = 192  # frames of a segment that checkpoint="gates" computes again at once
 
 
 def refuses(request: Request) -> str | None:
@@ -26,115 +29,170 @@ def refuses(request: Request) -> str | None:
         return f"it has no code for the cell '{request.cell.name}'"
     if request.trace:
         return "it does not give the gates (trace=True)"
+    dtype = request.x.dtype
     for tensor in request.tensors:
         if tensor.device.type != "cpu":
             return f"it runs on the CPU, not on {tensor.device}"
-        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != request.x.dtype:
-            return f"it takes float32 or float64 throughout, not {request.x.dtype} with {tensor.dtype}"
+        if tensor.dtype != dtype or dtype not in (torch.float32, torch.float64):
+            return f"it takes float32 or float64 throughout, not {dtype} with {tensor.dtype}"
     return None
 
 
-def run(request: Request) -> Scan:
-    """Forward, keeping what the backward pass needs where a gradient is wanted."""
-    cell = request.cell
-    h0 = request.state[0]
-    c0 = request.state[1] if len(request.state) > 1 else None
-    lengths = None if request.lengths is None else request.lengths.to("cpu", torch.int64).contiguous()
-    reset = None if request.reset is None else request.reset.to("cpu", torch.bool).contiguous()
-    weights = (cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in request.tensors):
-        y, cs, hn, cn = _Run.apply(cell.name, lengths, reset, request.x, h0, c0, *weights)
-    else:
-        y, cs, hn, cn, _ = _forward(
-            cell.name, lengths, reset, request.x, h0, c0, *weights, keep=False, every_c=request.states
-        )
-    lstm = c0 is not None
-    return Scan(
-        outputs=y,
-        state=cell.State(hn, cn) if lstm else cell.State(hn),
-        states=None if not request.states else cell.State(y, cs) if lstm else cell.State(y),
-        trace=None,
-        kernel=NAME,
-        why="",
+class Ran(NamedTuple):
+    """What a forward pass gave. P: the width of h."""
+
+    outputs: Tensor
+    """[T, B, P] or, packed, [N, P]"""
+    state: tuple[Tensor, ...]
+    """h [B, P] and, of an LSTM, c [B, H]"""
+    cells: Tensor | None
+    """Every c, as outputs; where asked for"""
+    saved: Tensor | None
+    """What the backward pass needs, flat; where kept"""
+
+
+def forward(request: Request, keep: bool) -> Ran:
+    """Run it; `keep` what `backward` needs."""
+    call, run = _call(request), _arrays(request)
+    x, h0 = run["x"], run["h0"]
+    lstm = request.cell.name == "lstm"
+    hidden, outputs = _widths(request)
+    frames = x.shape[:-1]
+    fresh = x.new_zeros if request.lengths is not None else x.new_empty  # the padding's are 0
+    y = fresh(*frames, outputs)
+    cells = fresh(*frames, hidden) if lstm and request.states else None
+    hn = h0.new_empty(h0.shape)
+    cn = run["c0"].new_empty(run["c0"].shape) if lstm else None
+    saved = x.new_empty(call.saved()) if keep else None
+    call.forward(
+        *_addresses(x, run["reset"], h0, run["c0"], y, cells, hn, cn, run["h_mask"], saved), *_addresses(*run["weights"])
     )
+    return Ran(y, (hn,) if cn is None else (hn, cn), cells, saved)
+
+
+def backward(
+    request: Request,
+    ran: Ran,
+    d_outputs: Tensor | None,
+    d_state: tuple[Tensor | None, ...],
+    d_cells: Tensor | None,
+    wanted: frozenset[str],
+) -> dict[str, Tensor]:
+    """Gradients by name (x, h, c and the weights, of which those in `wanted`), from those of what `forward` gave; None is zero."""
+    call, run = _call(request), _arrays(request)
+    x, h0 = run["x"], run["h0"]
+    lstm = request.cell.name == "lstm"
+    given: dict[str, Tensor] = {"h": torch.empty_like(h0)}
+    if lstm:
+        given["c"] = torch.empty_like(run["c0"])
+    if "x" in wanted:
+        given["x"] = torch.zeros_like(x) if request.lengths is not None else torch.empty_like(x)
+    for name, weight in zip(WEIGHTS, run["weights"], strict=True):
+        if weight is not None and name in wanted:
+            given[name] = torch.zeros_like(weight)
+    incoming = [None if d is None else d.contiguous() for d in (d_outputs, d_cells, *d_state, *([] if lstm else [None]))]
+    call.backward(
+        *_addresses(x, run["reset"], h0, run["c0"], ran.outputs.contiguous(), run["h_mask"], ran.saved),
+        *_addresses(*run["weights"]),
+        *_addresses(*incoming),
+        *_addresses(given.get("x"), given["h"], given.get("c")),
+        *_addresses(*(given.get(name) for name in WEIGHTS)),
+    )
+    return {name: gradient for name, gradient in given.items() if name in wanted}
+
+
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole", "gain_hh", "gain_c", "bias_c")
+"""In the core's order."""
+
+
+def _widths(request: Request) -> tuple[int, int]:
+    """H and P."""
+    weight = request.cell.weight_hh
+    return weight.shape[0] // len(request.cell.gates), weight.shape[1]
+
+
+def _call(request: Request) -> Any:
+    cell, x = request.cell, request.x
+    hidden, outputs = _widths(request)
+    packed = request.batch_sizes is not None
+    rows = request.rows
+    steps = len(request.batch_sizes) if request.batch_sizes is not None else x.shape[0]
+    lengths = _lengths(request)
+    call = _core.Call(
+        cell.name,
+        x.shape[-1],
+        hidden,
+        outputs,
+        getattr(cell, "weight_hr", None) is not None,
+        getattr(cell, "peephole", None) is not None,
+        request.projected,
+        rows,
+        steps,
+        0 if lengths is None else lengths.data_ptr(),
+        torch.get_num_threads(),
+        x.dtype == torch.float64,
+    )
+    call.frames_row = 1
+    call.frames_step = rows
+    if packed:
+        call.batch_sizes(request.batch_sizes.data_ptr())
+    call.reverse = request.reverse
+    if request.checkpoint >= 0:
+        call.every = request.checkpoint or max(4, FEW_STEPS // max(rows, 1))
+    if request.zoneout_h or request.zoneout_c:
+        seed = 0 if request.seed is None else int(request.seed) % 2**64
+        call.zoneout(request.zoneout_h, request.zoneout_c, request.training, seed, request.stream)
+    return call
+
+
+def _lengths(request: Request) -> Tensor | None:
+    if request.batch_sizes is not None:
+        rows = torch.arange(request.rows)
+        return (request.batch_sizes[:, None] > rows).sum(0)
+    if request.lengths is None:
+        return None
+    return request.lengths.to("cpu", torch.int64).contiguous()
+
+
+def _arrays(request: Request) -> dict[str, Any]:
+    cell = request.cell
+    mask = None
+    if request.recurrent_dropout and request.training:
+        assert request.seed is not None
+        mask = torch.ones_like(request.state[0])
+        where, number = mask.data_ptr(), int(request.seed) % 2**64
+        p, stream = request.recurrent_dropout, request.stream + 1
+        _core.mask_apply(where, where, 1, *mask.shape, p, number, stream, mask.dtype == torch.float64)
+    unused = ("weight_ih", "bias_ih") if request.projected else ()
+    weights = [None if name in unused else _plain(getattr(cell, name, None)) for name in WEIGHTS]
+    return {
+        "x": _plain(request.x),
+        "reset": None if request.reset is None else request.reset.to("cpu", torch.bool).contiguous(),
+        "h0": _plain(request.state[0]),
+        "c0": _plain(request.state[1]) if cell.name == "lstm" else None,
+        "h_mask": mask,
+        "weights": weights,
+    }
 
 
 def _plain(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach().contiguous()
 
 
-def _forward(
-    name: str,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor | None,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    b_ih: Tensor,
-    b_hh: Tensor,
-    *,
-    keep: bool,
-    every_c: bool,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]:
-    steps, rows, _ = x.shape
-    hidden = w_hh.shape[1]
-    y = x.new_empty(steps, rows, hidden)
-    cs = x.new_empty(steps, rows, hidden) if c0 is not None and (keep or every_c) else None
-    hn = x.new_empty(rows, hidden)
-    cn = None if c0 is None else x.new_empty(rows, hidden)
-    saved = x.new_empty(_core.saved_size(name, rows, steps, hidden, x.dtype == torch.float64)) if keep else None
-    inputs: list[Any] = [_plain(tensor) for tensor in (x, h0, c0, w_ih, w_hh, b_ih, b_hh)]
-    _core.forward(name, inputs[0], lengths, reset, *inputs[1:], y, cs, hn, cn, saved, torch.get_num_threads())
-    return y, cs, hn, cn, saved
+def _addresses(*tensors: Tensor | None) -> list[int]:
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
-class _Run(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        name: str,
-        lengths: Tensor | None,
-        reset: Tensor | None,
-        x: Tensor,
-        h0: Tensor,
-        c0: Tensor | None,
-        w_ih: Tensor,
-        w_hh: Tensor,
-        b_ih: Tensor,
-        b_hh: Tensor,
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        y, cs, hn, cn, saved = _forward(
-            name, lengths, reset, x, h0, c0, w_ih, w_hh, b_ih, b_hh, keep=True, every_c=True
-        )
-        ctx.name = name
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(lengths, reset, x, h0, c0, w_ih, w_hh, y, cs, saved)
-        return y, cs, hn, cn
+def _share_threads() -> None:
+    """Let the core work on torch's own pool of threads, so that no two pools fight for the cores."""
+    if _core is None or not sys.platform.startswith("linux"):
+        return
+    with open("/proc/self/maps") as maps:
+        paths = {line.split()[-1] for line in maps if "libgomp" in line}
+    if len(paths) == 1:
+        pool = ctypes.CDLL(paths.pop())
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        _core.use_host_pool(*(ctypes.cast(getattr(pool, name), ctypes.c_void_p).value for name in names))
 
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Gradients of y, cs, hn, cn (None where nobody asked) to those of x, h0, c0 and the weights."""
-        if torch.is_grad_enabled():  # create_graph=True; a constant in its place would be silently wrong
-            raise UnsupportedError(
-                "kernel 'cpu' gives first derivatives only; for create_graph=True ask for kernel='loop'"
-            )
-        lengths, reset, *rest = ctx.saved_tensors
-        plain: list[Any] = [_plain(tensor) for tensor in rest]
-        x, h0, c0, w_ih, w_hh, y, cs, saved = plain
-        dx = torch.empty_like(x) if ctx.needs_input_grad[3] else None
-        dh0 = torch.empty_like(h0)
-        dc0 = None if c0 is None else torch.empty_like(c0)
-        dw = [
-            torch.zeros_like(w_ih),
-            torch.zeros_like(w_hh),
-            w_ih.new_zeros(w_ih.shape[0]),
-            w_ih.new_zeros(w_ih.shape[0]),
-        ]
-        grads = [_plain(grad) for grad in grad_outputs]
-        threads = torch.get_num_threads()
-        _core.backward(
-            ctx.name, x, lengths, reset, h0, c0, w_ih, w_hh, y, cs, saved, *grads, dx, dh0, dc0, *dw, threads
-        )
-        return None, None, None, dx, dh0, dc0, *dw
+
+_share_threads()
