@@ -6,7 +6,7 @@
 
 namespace recurra::RECURRA_ISA {
 
-constexpr long FRAMES_AT_ONCE = 64;  // frames of a panel's ds that stay in the L1 cache while weight gradients are summed
+constexpr long FRAMES_AT_ONCE = 192;  // of a panel's ds, which are read again and again while weight gradients are summed
 
 // Where a slot lies in a row of ds. gru: all n first, so that what the recurrent product sees (r z hn) has no gap.
 inline long ds_at(Kind kind, long units, long width, long panel, long slot) {

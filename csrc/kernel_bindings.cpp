@@ -2,6 +2,7 @@
 // of them, and arrays would cost more than a short sequence. src/recurra/kernels/cpu.py is the only caller, and answers
 // for the shapes.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include "model.hpp"
@@ -152,6 +153,15 @@ void bind_kernel(nb::module_& m) {
             "dhn"_a, "dcn"_a, "dx"_a, "dh0"_a, "dc0"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a,
             "dweight_hr"_a, "dpeephole"_a, "dgain_hh"_a, "dgain_c"_a, "dbias_c"_a,
             "Gradients of `forward`: fills dx, dh0, dc0; ADDS to those of the weights.");
+    m.def(
+        "saved_memory",
+        [](size_t numbers, bool is_double) {
+            void* memory = recurra::SavedMemory::take(std::max<size_t>(numbers, 1) * (is_double ? 8 : 4));
+            nb::capsule owner(memory, [](void* p) noexcept { recurra::SavedMemory::give_back(p); });
+            const nb::dlpack::dtype type = is_double ? nb::dtype<double>() : nb::dtype<float>();
+            return nb::ndarray<nb::pytorch>(memory, {numbers}, owner, {1}, type);
+        },
+        "numbers"_a, "double"_a, "A torch tensor for `saved`, on memory that is used again.");
     m.def(
         "mask_apply",
         [](Address x, Address y, long steps, long rows, long units, double p, uint64_t seed, uint32_t stream,

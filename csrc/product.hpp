@@ -6,7 +6,17 @@
 
 namespace recurra::RECURRA_ISA {
 
-constexpr long K_BLOCK = 64;  // 64 x 4 vectors x 64 bytes = 16 KB of weights stay in the L1 cache across row blocks
+// Weights that stay in the L1 cache across row blocks: 64 x 4 vectors x 64 bytes = 16 KB. AMD's processors multiply half as
+// much in a cycle and get it from the L2 cache in time; there sums that never leave their registers are worth more
+// (Zen 4: 116 of 118 GF/s against 109).
+inline long k_block() {
+#if defined(__x86_64__)
+    static const long block = __builtin_cpu_is("amd") ? 1024 : 64;
+#else
+    static const long block = 64;
+#endif
+    return block;
+}
 
 template <class F>
 struct Product {
@@ -88,7 +98,7 @@ template <class F, int NV, int NP>
 void panels_of_rows(const Product<F>& p, long rows) {
     constexpr long most = NV * NP > 4 ? 2 : MAX_ROWS;
     const long blocks = (rows + most - 1) / most, height = blocks ? (rows + blocks - 1) / blocks : 1;
-    const long pieces = blocks > 1 ? (p.K + K_BLOCK / 2) / K_BLOCK : 1;
+    const long pieces = blocks > 1 ? (p.K + k_block() / 2) / k_block() : 1;
     const long step = pieces > 1 ? (p.K + pieces - 1) / pieces : (p.K > 0 ? p.K : 1);
     long k = 0;
     do {

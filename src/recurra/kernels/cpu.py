@@ -18,6 +18,7 @@ except ImportError:
 _core: Any = _built
 NAME = "cpu"
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
+MANY_NUMBERS = 1 << 16  # of those the memory is worth being used again
 FEW_STEPS = 192  # frames of a segment that checkpoint="gates" computes again at once
 
 
@@ -63,7 +64,7 @@ def forward(request: Request, keep: bool) -> Ran:
     cells = fresh(*frames, hidden) if lstm and request.states else None
     hn = h0.new_empty(h0.shape)
     cn = run["c0"].new_empty(run["c0"].shape) if lstm else None
-    saved = x.new_empty(call.saved()) if keep else None
+    saved = _saved(call, x) if keep else None
     call.forward(
         *_addresses(x, run["reset"], h0, run["c0"], y, cells, hn, cn, run["h_mask"], saved), *_addresses(*run["weights"])
     )
@@ -173,6 +174,13 @@ def _arrays(request: Request) -> dict[str, Any]:
         "h_mask": mask,
         "weights": weights,
     }
+
+
+def _saved(call: Any, x: Tensor) -> Tensor:
+    numbers = call.saved()
+    if numbers < MANY_NUMBERS:
+        return x.new_empty(numbers)
+    return _core.saved_memory(numbers, x.dtype == torch.float64)
 
 
 def _plain(tensor: Tensor | None) -> Tensor | None:
