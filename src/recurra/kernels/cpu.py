@@ -54,10 +54,15 @@ def forward(request: Request, keep: bool) -> Ran:
     return Ran(scan.outputs.clone(), tuple(p.clone() for p in scan.state), cells, saved)
 
 
+_POOL = ThreadPoolExecutor(1)
+
+
 def backward(*arguments: Any) -> dict[str, Tensor]:
-    """In a thread, since inside a custom op torch records no graph."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(_backward, *arguments).result()
+    """In a thread where it runs inside a custom op, since there torch records no graph."""
+    probe = torch.zeros(1, requires_grad=True)
+    with torch.enable_grad():
+        recorded = (probe * 2).requires_grad
+    return _backward(*arguments) if recorded else _POOL.submit(_backward, *arguments).result()
 
 
 def _backward(
