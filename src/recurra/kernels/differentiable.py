@@ -98,8 +98,8 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        names, count = ctx.names, len(ctx.names)
-        tensors, (outputs, *state, cells, saved) = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        names, count, kept = ctx.names, len(ctx.names), ctx.saved_tensors
+        tensors, (outputs, *state, cells, saved) = kept[:count], kept[count:]
         wanted = frozenset(name for name, need in zip(names, ctx.needs_input_grad[2:], strict=True) if need)
         d_outputs, *d_state, d_cells = grads
         # create_graph=True: the gradient itself must have one; is_grads_batched=True: the gradients are mapped tensors
@@ -202,10 +202,10 @@ def _op(*flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     *rest, keep = flat
     request = _request(rest)
     ran = cpu.forward(request, keep)
-    none = request.x.new_empty(0)
-    c = ran.state[1] if len(ran.state) > 1 else none
-    cells = none if ran.cells is None else ran.cells if request.states else ran.cells.reshape(-1)
-    return ran.outputs, ran.state[0], c, cells, none.clone() if ran.saved is None else ran.saved
+    none = request.x.new_empty
+    c = ran.state[1] if len(ran.state) > 1 else none(0)
+    cells = none(0) if ran.cells is None else ran.cells if request.states else ran.cells.reshape(-1)
+    return ran.outputs, ran.state[0], c, cells, none(0) if ran.saved is None else ran.saved
 
 
 @_op.register_fake

@@ -163,12 +163,13 @@ def _check_time(request: Request) -> None:
 def check_ragged(steps: int, rows: int, lengths: Tensor | None, reset: Tensor | None) -> None:
     """DataError for lengths or reset of the wrong shape, type or value, for T = steps and B = rows.
 
-    Values are read only where that costs no wait for a device, and not while a graph is traced.
+    Values are read only where that costs no wait for a device, and not while a graph is traced or a function mapped.
     """
     if lengths is not None:
         if tuple(lengths.shape) != (rows,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise DataError(f"lengths must be [{rows}] whole numbers, not {list(lengths.shape)} {lengths.dtype}")
-        if rows and lengths.device.type == "cpu" and not differentiable.traced(lengths):
+        hidden = differentiable.traced(lengths) or torch._C._functorch.peek_interpreter_stack() is not None
+        if rows and lengths.device.type == "cpu" and not hidden:
             low, high = (int(end) for end in lengths.aminmax())
             if low < 0 or high > steps:
                 raise DataError(f"lengths must be between 0 and {steps}, not {low} to {high}")
