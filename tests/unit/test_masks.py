@@ -73,6 +73,7 @@ def test_dropout_is_linear_and_stores_no_mask():
     assert not saved
     mask = masks.factors(0.4, SEED, STREAM, x)
     assert torch.equal(y, x * mask)
+    assert torch.equal(mask.unique(), torch.tensor([0, 1 / 0.6], dtype=torch.float64)), "in double, not in float"
     grad = torch.randn_like(x)
     assert torch.equal(torch.autograd.grad(y, x, grad)[0], grad * mask)
     f = lambda x: masks.dropout(x.square(), 0.4, SEED, STREAM)  # noqa: E731

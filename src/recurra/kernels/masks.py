@@ -49,8 +49,8 @@ def factors(p: float, seed: Tensor, stream: int, like: Tensor) -> Tensor:
     """0 where dropped, else 1 / (1 - p), of the shape of `like`: [rows, units] (at step 0) or [steps, rows, units]."""
     *before, rows, units = (torch.arange(size, device=like.device) for size in like.shape)
     step = before[0][:, None, None] if before else 0
-    zeros = dropped(p, seed, stream, step, rows[:, None], units)
-    return torch.where(zeros, 0.0, 0.0 if p >= 1 else 1 / (1 - p)).to(like.dtype)
+    kept = ~dropped(p, seed, stream, step, rows[:, None], units)
+    return kept.to(like.dtype) * (1 / (1 - p) if p < 1 else 0.0)
 
 
 def dropout(x: Tensor, p: float, seed: Tensor, stream: int) -> Tensor:

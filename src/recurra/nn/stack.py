@@ -91,7 +91,7 @@ def _checked(layer: Any, input: Tensor, x: Tensor, state: State | None, rows: in
     parts = layer.num_layers * (2 if layer.bidirectional else 1)
     width = layer.proj_size or layer.hidden_size
     shapes = ((parts, rows, width), (parts, rows, layer.hidden_size))[: 2 if layer.mode == "LSTM" else 1]
-    mixed = torch.is_autocast_enabled(x.device.type)
+    mixed = _is_mixed(x)
     given = state is not None
     if not given:
         state = tuple(x.new_zeros(shape) for shape in shapes)
@@ -115,11 +115,15 @@ def _checked(layer: Any, input: Tensor, x: Tensor, state: State | None, rows: in
     return state
 
 
+def _is_mixed(x: Tensor) -> bool:
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
 def _autocast(layer: Any, x: Tensor, state: State) -> torch.dtype | None:
     """The type that autocast asks for, or None. As torch's ops: float64 stays; a GRU on a CPU keeps the wider of the two."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or torch.float64 in (x.dtype, layer.weight_ih_l0.dtype):
+    if not _is_mixed(x) or torch.float64 in (x.dtype, layer.weight_ih_l0.dtype):
         return None
+    kind = x.device.type
     low = torch.get_autocast_dtype(kind)
     return torch.promote_types(low, state[0].dtype) if layer.mode == "GRU" and kind == "cpu" else low
 
