@@ -17,6 +17,8 @@ namespace nb = nanobind;
 using namespace nb::literals;
 using recurra::Kind;
 
+void bind_step(nb::module_& m);  // step_bindings.cpp
+
 namespace {
 
 template <class T, int N>
@@ -251,6 +253,7 @@ NB_MODULE(_core, m) {
     bind_training<float>(m);
     bind_training<double>(m);
     bind_series(m);
+    bind_step(m);
 
     nb::class_<recurra::Stack>(m, "Stack", "A stack of causal recurrent layers, float32, weights packed once.")
         .def(

@@ -1,0 +1,336 @@
+// A step of a layer, for one instruction set (RECURRA_ISA): sums, then the equations of the cell, group by group.
+// float32: every sum is one chain of fma over bias, x_0, x_1, ..., h_0, h_1, ..., as in product.hpp, so a step gives
+// the bits of the layer over time. bfloat16: the same chain, the weights rounded to bfloat16. int8: a weight is q *
+// (largest of its row) / 127, an h (|h| <= 1) is q / 127; the sums of q are exact integers.
+#include "step.hpp"
+
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "simd.hpp"
+
+namespace recurra::RECURRA_ISA {
+namespace {
+
+using V = Vec<float>;
+typedef int32_t Words __attribute__((vector_size(sizeof(V))));
+constexpr long W = WIDTH<float>;
+// A register tile: one row (or FEW) by 8 vectors, or up to TILE_ROWS rows by 4.
+constexpr int TILE_ROWS = sizeof(V) == 64 ? 6 : 3, FEW = TILE_ROWS / 3;
+constexpr long AHEAD = 16;  // words of the weights are asked for so many rows of a group ahead
+
+long smaller(long a, long b) { return a < b ? a : b; }
+
+// gru's slots are n r z hn: x fills n r z and h fills r z hn, both without a gap. torch's gates are r z n.
+constexpr int x_place(Kind kind, int gate) { return kind == Kind::gru ? (gate + 1) % 3 : gate; }
+constexpr int h_first(Kind kind) { return kind == Kind::gru ? 1 : 0; }
+
+int group(Kind kind, long rows) { return (rows <= FEW ? 8 : 4) / slots(kind); }
+
+uint32_t bits_of(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+uint32_t to_bfloat16(float x) {  // to nearest, ties to even; NaN stays NaN
+    const uint32_t u = bits_of(x);
+    return x == x ? (u + 0x7fff + (u >> 16 & 1)) >> 16 : u >> 16 | 0x40;
+}
+
+// One row of a matrix into the lane `to` of its group, the next word of the same lane `stride` words on.
+void pack_row(const Matrix& m, const float* row, uint32_t* to, long stride, int32_t* offset, float* scale) {
+    float most = 0;
+    for (long k = 0; k < m.K; k++) most = std::fmax(most, std::fabs(row[k]));
+    const float unit = most > 0 ? most / 127 : 1;
+    long sum = 0;
+    for (long k = 0; k < m.K; k++) {
+        uint32_t& word = to[k / columns(m.format) * stride];
+        if (m.format == Format::float32) word = bits_of(row[k]);
+        if (m.format == Format::bfloat16) word |= to_bfloat16(row[k]) << (k % 2 * 16);
+        if (m.format == Format::int8) {
+            const long q = std::lrint(row[k] / unit);
+            sum += q;
+            word |= uint32_t(uint8_t(q)) << (k % 4 * 8);
+        }
+    }
+    if (m.format == Format::int8) *offset = int32_t(-128 * sum), *scale = unit / 127;
+}
+
+void pack(const StepLayer& l, const Weights<float>& w) {
+    const long G = gates(l.kind), S = slots(l.kind), H = l.hidden;
+    for (const Matrix* m : {&l.x, &l.h}) {
+        memset(m->words, 0, sizeof(uint32_t) * size_t(l.panels * G * W * m->words_per_row));
+        if (m->format != Format::int8) continue;
+        memset(m->offset, 0, sizeof(int32_t) * size_t(l.panels * G * W));
+        memset(m->scale, 0, sizeof(float) * size_t(l.panels * G * W));
+    }
+    memset(l.bias, 0, sizeof(float) * size_t(l.panels * S * W));
+    for (long g = 0; g < G; g++)
+        for (long unit = 0; unit < H; unit++) {
+            const long source = g * H + unit, panel = unit / W, lane = unit % W, first = panel / l.group * l.group;
+            const long n = smaller(l.group, l.panels - first);  // panels of this group
+            const long x_at = (x_place(l.kind, int(g)) * n + panel - first) * W + lane;
+            const long h_at = (g * n + panel - first) * W + lane, head = first * G * W;
+            pack_row(l.x, w.ih + source * l.x.K, l.x.words + head * l.x.words_per_row + x_at, n * G * W,
+                     l.x.offset + head + x_at, l.x.scale + head + x_at);
+            pack_row(l.h, w.hh + source * l.h.K, l.h.words + head * l.h.words_per_row + h_at, n * G * W,
+                     l.h.offset + head + h_at, l.h.scale + head + h_at);
+            float* bias = l.bias + first * S * W;
+            if (w.bias_ih) bias[x_at] += w.bias_ih[source];
+            if (w.bias_hh) bias[h_first(l.kind) * n * W + h_at] += w.bias_hh[source];
+        }
+}
+
+// What a matrix is multiplied by: floats, or numbers of 8 bits (q + 128) and for each row 0, or NaN where it held one.
+struct Operand {
+    const float* a;
+    long lda;
+    const uint8_t* q;
+    long ldq;
+    const float* nan;
+};
+
+// sums [M][ld] += operand [M rows] @ NV vectors of one group of the matrix, which starts at the vector `at`
+template <int M, int NV>
+__attribute__((noinline)) void add_float32(const Operand& x, const Matrix& m, long at, float* sums, long ld) {
+    V acc[M][NV];
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) acc[i][n] = load(sums + i * ld + n * W);
+    const float* w = reinterpret_cast<const float*>(m.words) + at * W * m.words_per_row;
+    const float* a = x.a;
+    const long lda = x.lda;
+    for (long k = 0; k < m.K; k++, w += NV * W) {
+        V xs[M];
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) xs[i] = splat<float>(a[i * lda + k]);
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) {
+            if (M <= FEW) __builtin_prefetch(w + (AHEAD * NV + n) * W);
+            const V v = load(w + n * W);
+#pragma GCC unroll 8
+            for (int i = 0; i < M; i++) acc[i][n] = fma(xs[i], v, acc[i][n]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) store(sums + i * ld + n * W, acc[i][n]);
+}
+
+RECURRA_INLINE Words load_words(const uint32_t* p) {
+    Words v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <int M, int NV>
+__attribute__((noinline)) void add_bfloat16(const Operand& x, const Matrix& m, long at, float* sums, long ld) {
+    V acc[M][NV];
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) acc[i][n] = load(sums + i * ld + n * W);
+    const uint32_t* w = m.words + at * W * m.words_per_row;
+    const float* a = x.a;
+    const long lda = x.lda;
+    for (long k = 0; k + 1 < m.K; k += 2, w += NV * W) {
+        V even[M], odd[M];
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) even[i] = splat<float>(a[i * lda + k]), odd[i] = splat<float>(a[i * lda + k + 1]);
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) {
+            if (M <= FEW) __builtin_prefetch(w + (AHEAD * NV + n) * W);
+            const Words pair = load_words(w + n * W);
+            const V low = (V)(pair << 16), high = (V)(pair & int32_t(0xffff0000));
+#pragma GCC unroll 8
+            for (int i = 0; i < M; i++) acc[i][n] = fma(odd[i], high, fma(even[i], low, acc[i][n]));
+        }
+    }
+    if (m.K % 2)
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) {
+            const V low = (V)(load_words(w + n * W) << 16);
+#pragma GCC unroll 8
+            for (int i = 0; i < M; i++) acc[i][n] = fma(splat<float>(a[i * lda + m.K - 1]), low, acc[i][n]);
+        }
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) store(sums + i * ld + n * W, acc[i][n]);
+}
+
+// sum + the four products of the bytes of `x` (unsigned) and of each word of w (signed), exactly
+RECURRA_INLINE Words dot4(Words sum, uint32_t x, Words w) {
+#if defined(__AVX512VNNI__)
+    return (Words)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(int(x)), (__m512i)w);
+#elif defined(__AVX2__) && !defined(__AVX512F__)  // (vpmaddubsw would saturate)
+    const __m256i odd = _mm256_srai_epi16((__m256i)w, 8), even = _mm256_srai_epi16(_mm256_slli_epi16((__m256i)w, 8), 8);
+    const __m256i x_even = _mm256_set1_epi32(int(x & 0x00ff00ff)), x_odd = _mm256_set1_epi32(int(x >> 8 & 0x00ff00ff));
+    return sum + (Words)_mm256_madd_epi16(even, x_even) + (Words)_mm256_madd_epi16(odd, x_odd);
+#else
+    sum += ((w << 24) >> 24) * int32_t(x & 255);
+    sum += ((w << 16) >> 24) * int32_t(x >> 8 & 255);
+    sum += ((w << 8) >> 24) * int32_t(x >> 16 & 255);
+    return sum + (w >> 24) * int32_t(x >> 24);
+#endif
+}
+
+template <int M, int NV>
+__attribute__((noinline)) void add_int8(const Operand& x, const Matrix& m, long at, float* sums, long ld) {
+    Words acc[M][NV];
+#pragma GCC unroll 8
+    for (int n = 0; n < NV; n++)
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) acc[i][n] = load_words(reinterpret_cast<const uint32_t*>(m.offset) + (at + n) * W);
+    const uint32_t* w = m.words + at * W * m.words_per_row;
+    for (long k = 0; k < m.words_per_row; k++, w += NV * W) {
+        uint32_t xs[M];
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) memcpy(&xs[i], x.q + i * x.ldq + 4 * k, 4);
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) {
+            if (M <= FEW) __builtin_prefetch(w + (AHEAD * NV + n) * W);
+            const Words v = load_words(w + n * W);
+#pragma GCC unroll 8
+            for (int i = 0; i < M; i++) acc[i][n] = dot4(acc[i][n], xs[i], v);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+        for (int n = 0; n < NV; n++) {
+            float* to = sums + i * ld + n * W;
+            const V sum = load(to) + splat<float>(x.nan[i]);
+            store(to, fma(__builtin_convertvector(acc[i][n], V), load(m.scale + (at + n) * W), sum));
+        }
+}
+
+using Add = void (*)(const Operand&, const Matrix&, long at, float* sums, long ld);
+template <int M, int NV>
+constexpr std::array<Add, 3> adds() {
+    if constexpr (M <= (NV > 4 ? FEW : TILE_ROWS))
+        return {add_float32<M, NV>, add_bfloat16<M, NV>, add_int8<M, NV>};
+    else
+        return {};
+}
+template <int M, int... NV>
+constexpr auto adds_of_rows(std::integer_sequence<int, NV...>) {
+    return std::array{adds<M, NV + 1>()...};
+}
+template <int... M>
+constexpr auto all_adds(std::integer_sequence<int, M...>) {
+    return std::array{adds_of_rows<M + 1>(std::make_integer_sequence<int, 8>())...};
+}
+constexpr auto ADD = all_adds(std::make_integer_sequence<int, TILE_ROWS>());  // [rows - 1][vectors - 1][format]
+
+// h' (and c' in place of c) from the sums: the slots of a unit lie `gap` numbers apart. The equations and their order
+// of rounding are pointwise.hpp's.
+template <Kind K>
+RECURRA_INLINE V cell(const float* s, long gap, V h, V& c) {
+    const V one = splat<float>(1);
+    if constexpr (K == Kind::lstm) {
+        const V i = sigmoid<float>(load(s)), f = sigmoid<float>(load(s + gap));
+        const V g = tanh<float>(load(s + 2 * gap)), o = sigmoid<float>(load(s + 3 * gap));
+        c = fma(f, c, i * g);
+        return o * tanh<float>(c);
+    } else if constexpr (K == Kind::gru) {
+        const V r = sigmoid<float>(load(s + gap)), z = sigmoid<float>(load(s + 2 * gap));
+        const V n = tanh<float>(fma(r, load(s + 3 * gap), load(s)));
+        return fma(z, h, (one - z) * n);
+    } else if constexpr (K == Kind::rnn_tanh) {
+        return tanh<float>(load(s));
+    } else {
+        const V x = load(s), zero{};
+        return x < zero ? zero : x;  // NaN stays NaN
+    }
+}
+
+template <Kind K>
+void cells(const float* sums, long n, float* h, float* c, long left) {
+    for (long p = 0; p < n; p++, sums += W, h += W, c += W, left -= W) {
+        if (left >= W) {
+            V memory = K == Kind::lstm ? load(c) : V{};
+            store(h, cell<K>(sums, n * W, K == Kind::gru ? load(h) : V{}, memory));
+            if (K == Kind::lstm) store(c, memory);
+        } else {
+            V memory = K == Kind::lstm ? load_first(c, left) : V{};
+            store_first(h, cell<K>(sums, n * W, K == Kind::gru ? load_first(h, left) : V{}, memory), left);
+            if (K == Kind::lstm) store_first(c, memory, left);
+        }
+    }
+}
+
+// a [rows, K], |a| <= 1, as round(127 a) + 128
+void to_int8(const float* a, long rows, const Matrix& m, uint8_t* q, float* nan) {
+    const V magic = splat<float>(Simd<float>::MAGIC);
+    for (long r = 0; r < rows; r++, a += m.K, q += m.words_per_row * 4) {
+        V bad{};
+        for (long k = 0; k < m.K; k += W) {
+            const long n = smaller(W, m.K - k);
+            const V v = load_first(a + k, n);
+            bad += v - v;
+            const Words at = (Words)(fma(clamp<float>(v, 1), splat<float>(127), magic)) - (Words)magic + 128;
+            for (long i = 0; i < n; i++) q[k + i] = uint8_t(at[i]);
+        }
+        nan[r] = 0;
+        for (long i = 0; i < W; i++) nan[r] += bad[i];
+    }
+}
+
+template <Kind K>
+void step_kind(const StepLayer& l, const StepRows& s) {
+    constexpr long G = gates(K), S = slots(K);
+    const long H = l.hidden, groups = (l.panels + l.group - 1) / l.group;
+    const long most = l.group * S > 4 ? FEW : TILE_ROWS, blocks = (s.rows + most - 1) / most;
+    const long height = (s.rows + blocks - 1) / blocks;
+    if (l.x.format == Format::int8) to_int8(s.x, s.rows, l.x, s.xq, s.x_nan);
+    if (l.h.format == Format::int8)
+        to_int8(s.h, s.rows, l.h, s.hq, s.h_nan);
+    else
+        memcpy(s.before, s.h, sizeof(float) * size_t(s.rows * H));
+    for (long i = 0; i < groups; i++) {
+        // Forward in one step and backward in the next, so that weights somewhat larger than a cache still find most
+        // of themselves in it.
+        const long first = (s.backward ? groups - 1 - i : i) * l.group, n = smaller(l.group, l.panels - first);
+        const float* bias = l.bias + first * S * W;
+        const long row = n * S * W;
+        for (long r = 0; r < s.rows; r += height) {
+            const long rows = smaller(height, s.rows - r);
+            alignas(64) float sums[(FEW * 8 > TILE_ROWS * 4 ? FEW * 8 : TILE_ROWS * 4) * W];
+            for (long j = 0; j < rows; j++)
+                for (long v = 0; v < row; v += W) store(sums + j * row + v, load(bias + v));
+            const auto& add = ADD[size_t(rows - 1)][size_t(n * G - 1)];
+            const long xq = l.x.words_per_row * 4, hq = l.h.words_per_row * 4;
+            add[size_t(l.x.format)]({s.x + r * l.x.K, l.x.K, s.xq + r * xq, xq, s.x_nan + r}, l.x, first * G, sums,
+                                    row);
+            add[size_t(l.h.format)]({s.before + r * H, H, s.hq + r * hq, hq, s.h_nan + r}, l.h, first * G,
+                                    sums + h_first(K) * n * W, row);
+            for (long j = 0; j < rows; j++) {
+                const long at = (r + j) * H + first * W;
+                cells<K>(sums + j * row, n, s.h + at, K == Kind::lstm ? s.c + at : nullptr, H - first * W);
+            }
+        }
+    }
+}
+
+void step(const StepLayer& l, const StepRows& s) {
+    switch (l.kind) {
+        case Kind::rnn_tanh:
+            return step_kind<Kind::rnn_tanh>(l, s);
+        case Kind::rnn_relu:
+            return step_kind<Kind::rnn_relu>(l, s);
+        case Kind::lstm:
+            return step_kind<Kind::lstm>(l, s);
+        case Kind::gru:
+            return step_kind<Kind::gru>(l, s);
+    }
+}
+
+}  // namespace
+
+extern const Stepper stepper{int(W), group, pack, step};
+
+}  // namespace recurra::RECURRA_ISA
