@@ -18,7 +18,6 @@ typedef int32_t Words __attribute__((vector_size(sizeof(V))));
 constexpr long W = WIDTH<float>;
 // A register tile: one row (or FEW) by 8 vectors, or up to TILE_ROWS rows by 4.
 constexpr int TILE_ROWS = sizeof(V) == 64 ? 6 : 3, FEW = TILE_ROWS / 3;
-constexpr long AHEAD = 16;  // words of the weights are asked for so many rows of a group ahead
 
 long smaller(long a, long b) { return a < b ? a : b; }
 
@@ -108,7 +107,6 @@ __attribute__((noinline)) void add_float32(const Operand& x, const Matrix& m, lo
         for (int i = 0; i < M; i++) xs[i] = splat<float>(a[i * lda + k]);
 #pragma GCC unroll 8
         for (int n = 0; n < NV; n++) {
-            if (M <= FEW) __builtin_prefetch(w + (AHEAD * NV + n) * W);
             const V v = load(w + n * W);
 #pragma GCC unroll 8
             for (int i = 0; i < M; i++) acc[i][n] = fma(xs[i], v, acc[i][n]);
@@ -142,7 +140,6 @@ __attribute__((noinline)) void add_bfloat16(const Operand& x, const Matrix& m, l
         for (int i = 0; i < M; i++) even[i] = splat<float>(a[i * lda + k]), odd[i] = splat<float>(a[i * lda + k + 1]);
 #pragma GCC unroll 8
         for (int n = 0; n < NV; n++) {
-            if (M <= FEW) __builtin_prefetch(w + (AHEAD * NV + n) * W);
             const Words pair = load_words(w + n * W);
             const V low = (V)(pair << 16), high = (V)(pair & int32_t(0xffff0000));
 #pragma GCC unroll 8
@@ -192,7 +189,6 @@ __attribute__((noinline)) void add_int8(const Operand& x, const Matrix& m, long 
         for (int i = 0; i < M; i++) memcpy(&xs[i], x.q + i * x.ldq + 4 * k, 4);
 #pragma GCC unroll 8
         for (int n = 0; n < NV; n++) {
-            if (M <= FEW) __builtin_prefetch(w + (AHEAD * NV + n) * W);
             const Words v = load_words(w + n * W);
 #pragma GCC unroll 8
             for (int i = 0; i < M; i++) acc[i][n] = dot4(acc[i][n], xs[i], v);
