@@ -261,7 +261,7 @@ void cells(const float* sums, long n, float* h, float* c, long left) {
 
 // a [rows, K], |a| <= 1, as round(127 a) + 128
 void to_int8(const float* a, long rows, const Matrix& m, uint8_t* q, float* nan) {
-    const V magic = splat<float>(Simd<float>::MAGIC);
+    const V magic = splat<float>(0x1.8p23f);  // the low bits of a small number + magic are that number, rounded
     for (long r = 0; r < rows; r++, a += m.K, q += m.words_per_row * 4) {
         V bad{};
         for (long k = 0; k < m.K; k += W) {

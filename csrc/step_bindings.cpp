@@ -93,6 +93,7 @@ void bind_step(nb::module_& m) {
         .def(
             "step",
             [](BoundArrays& self) {
+                need(self.bound.depth() == long(self.h.shape(0)), "every layer of h must be added before a step");
                 if (self.bound.work() < WORTH_RELEASING) return self.bound.step();
                 nb::gil_scoped_release free;
                 self.bound.step();
