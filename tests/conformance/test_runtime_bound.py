@@ -148,7 +148,9 @@ def test_numpy_stands_in_for_core(monkeypatch, cell, weights):
     stack = make(cell, 5, 37, 2)
     x, _ = data(stack, 3, 1)
     # on the grid of int8, so that no rounding of h is a close call
-    state = tuple((np.random.default_rng(1).integers(-127, 128, s.shape) / 127).astype(np.float32) for s in stack.start(3))
+    state = tuple(
+        (np.random.default_rng(1).integers(-127, 128, s.shape) / 127).astype(np.float32) for s in stack.start(3)
+    )
     bound = stack.bind(3, weights)
     monkeypatch.setattr(layers, "_core", None)
     twin = stack.bind(3, weights)
@@ -241,7 +243,7 @@ def test_core_refuses_arrays_that_it_can_not_hold():
         ("rnn_relu", "int8", x, h, None),
         ("gru", "float32", x[:0], h[:, :0], None),
     ]:
-        with pytest.raises(ValueError, match="must|needs|not"):
+        with pytest.raises(ValueError, match=r"must|needs|not"):
             Bound(*wrong)
     bound = Bound("gru", "float32", x, h, None)
     with pytest.raises(ValueError, match="layer"):
