@@ -267,7 +267,7 @@ void to_int8(const float* a, long rows, const Matrix& m, uint8_t* q, float* nan)
         for (long k = 0; k < m.K; k += W) {
             const long n = smaller(W, m.K - k);
             const V v = load_first(a + k, n);
-            bad += v - v;
+            bad = v == v ? bad : v;
             const Words at = (Words)(fma(clamp<float>(v, 1), splat<float>(127), magic)) - (Words)magic + 128;
             for (long i = 0; i < n; i++) q[k + i] = uint8_t(at[i]);
         }

@@ -43,7 +43,7 @@ class Int8:
     """A matrix as integers q: row o is q[o] * scale[o], |q| <= 127. What it multiplies, |x| <= 1, is taken as round(127 x) / 127."""
 
     def __init__(self, weight: np.ndarray):
-        most = np.abs(weight).max(1, initial=0)
+        most = np.abs(weight).max(1)
         unit = np.where(most > 0, most / np.float32(127), np.float32(1))
         self._q_t = np.rint(weight / unit[:, None]).astype(np.int32).T.copy()
         self._scale = unit / np.float32(127)
@@ -53,7 +53,7 @@ class Int8:
         bad = np.isnan(x)
         q = np.rint(np.clip(np.where(bad, 0, x), -1, 1) * np.float32(127)).astype(np.int32)
         total = (q @ self._q_t).astype(np.float32) * self._scale + start
-        return np.where(bad.any(1)[:, None], np.float32(np.nan), total)
+        return np.where(bad.any(1, keepdims=True), np.float32(np.nan), total)
 
 
 MATRICES = {"float32": Float32, "bfloat16": BFloat16, "int8": Int8}
