@@ -261,14 +261,17 @@ void cells(const float* sums, long n, float* h, float* c, long left) {
 
 // a [rows, K], |a| <= 1, as round(127 a) + 128
 void to_int8(const float* a, long rows, const Matrix& m, uint8_t* q, float* nan) {
+    const V one = splat<float>(1), most = splat<float>(127);
     const V magic = splat<float>(0x1.8p23f);  // the low bits of a small number + magic are that number, rounded
     for (long r = 0; r < rows; r++, a += m.K, q += m.words_per_row * 4) {
         V bad{};
         for (long k = 0; k < m.K; k += W) {
             const long n = smaller(W, m.K - k);
-            const V v = load_first(a + k, n);
+            V v = load_first(a + k, n);
             bad = v == v ? bad : v;
-            const Words at = (Words)(fma(clamp<float>(v, 1), splat<float>(127), magic)) - (Words)magic + 128;
+            v = v > one ? one : v;
+            v = v < -one ? -one : v;
+            const Words at = (Words)fma(v, most, magic) - (Words)magic + 128;
             for (long i = 0; i < n; i++) q[k + i] = uint8_t(at[i]);
         }
         nan[r] = 0;
