@@ -37,11 +37,11 @@ uint32_t to_bfloat16(float x) {  // to nearest, ties to even; NaN stays NaN
     return x == x ? (u + 0x7fff + (u >> 16 & 1)) >> 16 : u >> 16 | 0x40;
 }
 
-// One row of a matrix into the lane `to` of its group, the next word of the same lane `stride` words on.
-void pack_row(const Matrix& m, const float* row, uint32_t* to, long stride, int32_t* offset, float* scale) {
+// One row of a matrix: word after word `stride` apart, what int8 adds at `lane` of all vectors.
+void pack_row(const Matrix& m, const float* row, uint32_t* to, long stride, long lane) {
     float most = 0;
     for (long k = 0; k < m.K; k++) most = std::fmax(most, std::fabs(row[k]));
-    const float unit = most > 0 ? most / 127 : 1;
+    const float unit = most / 127 > 0 ? most / 127 : 1;
     long sum = 0;
     for (long k = 0; k < m.K; k++) {
         uint32_t& word = to[k / columns(m.format) * stride];
@@ -53,7 +53,7 @@ void pack_row(const Matrix& m, const float* row, uint32_t* to, long stride, int3
             word |= uint32_t(uint8_t(q)) << (k % 4 * 8);
         }
     }
-    if (m.format == Format::int8) *offset = int32_t(-128 * sum), *scale = unit / 127;
+    if (m.format == Format::int8) m.offset[lane] = int32_t(-128 * sum), m.scale[lane] = unit / 127;
 }
 
 void pack(const StepLayer& l, const Weights<float>& w) {
@@ -71,10 +71,8 @@ void pack(const StepLayer& l, const Weights<float>& w) {
             const long n = smaller(l.group, l.panels - first);  // panels of this group
             const long x_at = (x_place(l.kind, int(g)) * n + panel - first) * W + lane;
             const long h_at = (g * n + panel - first) * W + lane, head = first * G * W;
-            pack_row(l.x, w.ih + source * l.x.K, l.x.words + head * l.x.words_per_row + x_at, n * G * W,
-                     l.x.offset + head + x_at, l.x.scale + head + x_at);
-            pack_row(l.h, w.hh + source * l.h.K, l.h.words + head * l.h.words_per_row + h_at, n * G * W,
-                     l.h.offset + head + h_at, l.h.scale + head + h_at);
+            pack_row(l.x, w.ih + source * l.x.K, l.x.words + head * l.x.words_per_row + x_at, n * G * W, head + x_at);
+            pack_row(l.h, w.hh + source * l.h.K, l.h.words + head * l.h.words_per_row + h_at, n * G * W, head + h_at);
             float* bias = l.bias + first * S * W;
             if (w.bias_ih) bias[x_at] += w.bias_ih[source];
             if (w.bias_hh) bias[h_first(l.kind) * n * W + h_at] += w.bias_hh[source];
@@ -244,18 +242,15 @@ RECURRA_INLINE V cell(const float* s, long gap, V h, V& c) {
     }
 }
 
+// The units of n panels of one row, `left` of them there.
 template <Kind K>
 void cells(const float* sums, long n, float* h, float* c, long left) {
-    for (long p = 0; p < n; p++, sums += W, h += W, c += W, left -= W) {
-        if (left >= W) {
-            V memory = K == Kind::lstm ? load(c) : V{};
-            store(h, cell<K>(sums, n * W, K == Kind::gru ? load(h) : V{}, memory));
-            if (K == Kind::lstm) store(c, memory);
-        } else {
-            V memory = K == Kind::lstm ? load_first(c, left) : V{};
-            store_first(h, cell<K>(sums, n * W, K == Kind::gru ? load_first(h, left) : V{}, memory), left);
-            if (K == Kind::lstm) store_first(c, memory, left);
-        }
+    for (long at = 0; at < n * W; at += W) {
+        const long units = left - at;
+        V memory = K == Kind::lstm ? load_first(c + at, units) : V{};
+        const V last = K == Kind::gru ? load_first(h + at, units) : V{};
+        store_first(h + at, cell<K>(sums + at, n * W, last, memory), units);
+        if (K == Kind::lstm) store_first(c + at, memory, units);
     }
 }
 

@@ -205,6 +205,15 @@ def test_int8_cuts_h_beyond_one(backend):
     assert all(same(y, results[0]) for y in results)
 
 
+@pytest.mark.parametrize("weights", plain.MATRICES)
+def test_weights_of_zero_and_almost_zero(backend, weights):
+    for size in (0, 1e-45, 1e-38):
+        given = {f"weight_{name}_l0": np.full((4, 1), size, np.float32) for name in ("ih", "hh")}
+        assert (
+            run(layers.Recurrent("lstm", given, layers=1).bind(weights=weights), np.zeros((1, 2, 1), np.float32)) == 0
+        ).all()
+
+
 def test_refusals_say_the_rule_and_the_value(backend):
     stack = make("lstm", 3, 4)
     for rows in (0, -1, 2.0, "2", None):
@@ -215,6 +224,9 @@ def test_refusals_say_the_rule_and_the_value(backend):
             stack.bind(weights=weights)
     with pytest.raises(UnsupportedError, match="rnn_relu does not keep: use bfloat16 or float32"):
         make("rnn_relu", 3, 4).bind(weights="int8")
+    weights = {f"weight_{name}_l0": np.full((4, 1), np.nan, np.float32) for name in ("ih", "hh")}
+    with pytest.raises(UnsupportedError, match="finite weights"):
+        layers.Recurrent("lstm", weights, layers=1).bind(weights="int8")
     bound = stack.bind(2)
     with pytest.raises(AttributeError, match="cannot assign to field 'x'"):
         bound.x = np.zeros((2, 3), np.float32)

@@ -103,7 +103,8 @@ class Recurrent:
 
         `weights`: "float32" gives the bits of calling the layers; "bfloat16" halves the memory that a step must read and "int8"
         quarters it, each with an error (see docs/benchmarks.md). They are packed anew, once, here.
-        Raises DataError where rows is no number from 1 on, UnsupportedError for other weights, and for int8 with rnn_relu.
+        Raises DataError where rows is no number from 1 on; UnsupportedError for other weights, for int8 with rnn_relu, and for int8 where
+        a weight is not finite.
         """
         if not isinstance(rows, int | np.integer) or rows < 1:
             raise DataError(f"rows must be a whole number from 1 on, not {rows!r}")
@@ -111,6 +112,8 @@ class Recurrent:
             raise UnsupportedError(f"weights must be one of {', '.join(plain.MATRICES)}, not {weights!r}")
         if weights == "int8" and self._kind == "rnn_relu":
             raise UnsupportedError("int8 needs |h| <= 1, which rnn_relu does not keep: use bfloat16 or float32")
+        if weights == "int8" and not all(np.isfinite(part).all() for layer in self._weights for part in layer[:2]):
+            raise UnsupportedError("int8 needs finite weights, these hold NaN or infinity: use bfloat16 or float32")
         x = np.zeros((rows, self.inputs), np.float32)
         state = self.start(int(rows))
         h, c = state[0], state[1] if len(state) > 1 else None

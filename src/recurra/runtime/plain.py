@@ -43,8 +43,8 @@ class Int8:
     """A matrix as integers q: row o is q[o] * scale[o], |q| <= 127. What it multiplies, |x| <= 1, is taken as round(127 x) / 127."""
 
     def __init__(self, weight: np.ndarray):
-        most = np.abs(weight).max(1)
-        unit = np.where(most > 0, most / np.float32(127), np.float32(1))
+        unit = np.abs(weight).max(1) / np.float32(127)
+        unit = np.where(unit > 0, unit, np.float32(1))
         self._q_t = np.rint(weight / unit[:, None]).astype(np.int32).T.copy()
         self._scale = unit / np.float32(127)
 
