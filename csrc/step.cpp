@@ -105,6 +105,8 @@ __attribute__((noinline)) void add_float32(const Operand& x, const Matrix& m, lo
         for (int i = 0; i < M; i++) xs[i] = splat<float>(a[i * lda + k]);
 #pragma GCC unroll 8
         for (int n = 0; n < NV; n++) {
+            // a group of weights may outgrow the L1 cache, and the next block of rows reads it again from the L2
+            if (M > FEW) __builtin_prefetch(w + (8 * NV + n) * W);
             const V v = load(w + n * W);
 #pragma GCC unroll 8
             for (int i = 0; i < M; i++) acc[i][n] = fma(xs[i], v, acc[i][n]);
