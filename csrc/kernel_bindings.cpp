@@ -111,8 +111,8 @@ void bind_kernel(nb::module_& m) {
         .def_rw("every", &Call::every, "0: gates are saved; k: the cells before every k-th step.")
         .def(
             "zoneout",
-            [](Call& c, double h, double cell, bool training, uint64_t seed, uint32_t stream) {
-                c.zone = {h, cell, training, seed, stream};
+            [](Call& c, double h, double cell, bool training, int64_t seed, uint32_t stream) {
+                c.zone = {h, cell, training, uint64_t(seed), stream};
             },
             "h"_a, "c"_a, "training"_a, "seed"_a, "stream"_a)
         .def(
@@ -164,13 +164,13 @@ void bind_kernel(nb::module_& m) {
         "numbers"_a, "double"_a, "A torch tensor for `saved`, on memory that is used again.");
     m.def(
         "mask_apply",
-        [](Address x, Address y, long steps, long rows, long units, double p, uint64_t seed, uint32_t stream,
+        [](Address x, Address y, long steps, long rows, long units, double p, int64_t seed, uint32_t stream,
            bool is_double) {
             nb::gil_scoped_release free;
             if (is_double)
-                recurra::engine<double>().mask(at<const double>(x), at<double>(y), steps, rows, units, p, seed, stream);
+                recurra::engine<double>().mask(at<const double>(x), at<double>(y), steps, rows, units, p, uint64_t(seed), stream);
             else
-                recurra::engine<float>().mask(at<const float>(x), at<float>(y), steps, rows, units, p, seed, stream);
+                recurra::engine<float>().mask(at<const float>(x), at<float>(y), steps, rows, units, p, uint64_t(seed), stream);
         },
         "x"_a, "y"_a, "steps"_a, "rows"_a, "units"_a, "p"_a, "seed"_a, "stream"_a, "double"_a,
         "y = x / (1 - p) where kernels/masks.py's mask of [steps, rows, units] keeps it, else 0.");

@@ -141,7 +141,7 @@ def _call(request: Request) -> Any:
     if request.checkpoint >= 0:
         call.every = request.checkpoint or max(4, FEW_STEPS // max(rows, 1))
     if request.zoneout_h or request.zoneout_c:
-        seed = 0 if request.seed is None else int(request.seed) % 2**64
+        seed = 0 if request.seed is None else int(request.seed)
         call.zoneout(request.zoneout_h, request.zoneout_c, request.training, seed, request.stream)
     return call
 
@@ -161,7 +161,7 @@ def _arrays(request: Request) -> dict[str, Any]:
     if request.recurrent_dropout and request.training:
         assert request.seed is not None
         mask = torch.ones_like(request.state[0])
-        where, number = mask.data_ptr(), int(request.seed) % 2**64
+        where, number = mask.data_ptr(), int(request.seed)
         p, stream = request.recurrent_dropout, request.stream + 1
         _core.mask_apply(where, where, 1, *mask.shape, p, number, stream, mask.dtype == torch.float64)
     unused = ("weight_ih", "bias_ih") if request.projected else ()
