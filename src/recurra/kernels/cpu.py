@@ -86,5 +86,7 @@ def _backward(
         grads = [d_outputs, *d_state, *([d_cells] if len(scan.state) > 1 else [])]
         pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None]
         inputs = {n: named[n] for n in named if n in wanted}
-        got = torch.autograd.grad([o for o, _ in pairs], list(inputs.values()), [g for _, g in pairs], allow_unused=True)
+        got = torch.autograd.grad(
+            [o for o, _ in pairs], list(inputs.values()), [g for _, g in pairs], allow_unused=True
+        )
     return {n: torch.zeros_like(t) if g is None else g for (n, t), g in zip(inputs.items(), got, strict=True)}
