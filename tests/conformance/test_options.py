@@ -86,10 +86,18 @@ def by_hand(layer, x, reset, seed):
             h, c = h_new, c_new
             if layer.zoneout_h:
                 p = layer.zoneout_h
-                h = np.where(drawn(p, masks.ZONEOUT_H, t, b, width), old[0], h) if training else p * old[0] + (1 - p) * h
+                h = (
+                    np.where(drawn(p, masks.ZONEOUT_H, t, b, width), old[0], h)
+                    if training
+                    else p * old[0] + (1 - p) * h
+                )
             if layer.zoneout_c and lstm:
                 p = layer.zoneout_c
-                c = np.where(drawn(p, masks.ZONEOUT_C, t, b, hidden), old[1], c) if training else p * old[1] + (1 - p) * c
+                c = (
+                    np.where(drawn(p, masks.ZONEOUT_C, t, b, hidden), old[1], c)
+                    if training
+                    else p * old[1] + (1 - p) * c
+                )
             y[t, b] = h
     return y
 
@@ -183,7 +191,9 @@ def test_every_state_of_every_layer(row, batch_first):
 @pytest.mark.parametrize("row", **by(LAYER_ROWS))
 @pytest.mark.parametrize("kernel", **by(KERNELS))
 def test_chunks_are_the_whole_and_detach_cuts_there(kernel, row):
-    layer = row.ours(5, 7, 2, dtype=torch.float64, kernel=kernel.name, layer_norm=True, zoneout_h=0.2, **row.options).eval()
+    layer = row.ours(
+        5, 7, 2, dtype=torch.float64, kernel=kernel.name, layer_norm=True, zoneout_h=0.2, **row.options
+    ).eval()
     x = torch.randn(9, 3, 5, dtype=torch.float64, requires_grad=True)
     whole, _ = layer(x)
     first, state = layer(x[:4])
@@ -200,7 +210,9 @@ def test_recomputing_changes_no_number(row):
     found = []
     for checkpoint in ("none", "gates", "every 1", "every 4", "every 100"):
         torch.manual_seed(0)
-        layer = row.ours(5, 7, 2, bidirectional=True, dtype=torch.float64, checkpoint=checkpoint, zoneout_h=0.2, **row.options)
+        layer = row.ours(
+            5, 7, 2, bidirectional=True, dtype=torch.float64, checkpoint=checkpoint, zoneout_h=0.2, **row.options
+        )
         output = layer(x, lengths=[9, 0, 5])[0]
         found.append((output, *torch.autograd.grad(output.square().sum(), [x, *layer.parameters()])))
     for other in found[1:]:
@@ -223,7 +235,9 @@ def test_half_precision_runs_with_and_without_options(row, dtype):
 @pytest.mark.parametrize("row", **by(LAYER_ROWS))
 @pytest.mark.parametrize("kernel", **by(KERNELS))
 def test_what_stands_in_the_padding_reaches_nothing(kernel, row, options):
-    layer = row.ours(5, 7, 2, dropout=0.3, bidirectional=True, kernel=kernel.name, dtype=torch.float64, **row.options, **options)
+    layer = row.ours(
+        5, 7, 2, dropout=0.3, bidirectional=True, kernel=kernel.name, dtype=torch.float64, **row.options, **options
+    )
     x = torch.randn(6, 4, 5, dtype=torch.float64)
     found = []
     for garbage in (0.0, float("nan"), float("inf"), 1e300):
@@ -233,6 +247,8 @@ def test_what_stands_in_the_padding_reaches_nothing(kernel, row, options):
         torch.manual_seed(1)
         filled.requires_grad_()
         result = torch.utils._pytree.tree_leaves(layer(filled, lengths=[6, 0, 2, 5], states=True))
-        found.append((*result, *torch.autograd.grad(sum(v.square().sum() for v in result), [filled, *layer.parameters()])))
+        found.append(
+            (*result, *torch.autograd.grad(sum(v.square().sum() for v in result), [filled, *layer.parameters()]))
+        )
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))

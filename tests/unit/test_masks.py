@@ -79,7 +79,9 @@ def test_dropout_is_linear_and_stores_no_mask():
     f = lambda x: masks.dropout(x.square(), 0.4, SEED, STREAM)  # noqa: E731
     assert torch.autograd.gradcheck(f, x)
     assert torch.autograd.gradgradcheck(f, x)
-    assert torch.equal(torch.func.jvp(lambda x: masks.dropout(x, 0.4, SEED, 3), (x,), (x,))[1], masks.dropout(x, 0.4, SEED, 3))
+    assert torch.equal(
+        torch.func.jvp(lambda x: masks.dropout(x, 0.4, SEED, 3), (x,), (x,))[1], masks.dropout(x, 0.4, SEED, 3)
+    )
 
 
 def test_all_dropped_is_zero_and_none_is_all():

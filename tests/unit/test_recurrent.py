@@ -131,7 +131,9 @@ def test_wrong_inputs_and_states_are_said_in_torchs_words(row, batch_first):
 def test_states_of_another_type_or_number():
     with pytest.raises(RuntimeError, match="Input and hidden tensors are not the same dtype"):
         GRU(5, 7)(torch.zeros(4, 2, 5), torch.zeros(1, 2, 7, dtype=torch.float64))
-    with pytest.raises(RuntimeError, match="Input and parameter tensors are not at the same device, found input tensor at meta"):
+    with pytest.raises(
+        RuntimeError, match="Input and parameter tensors are not at the same device, found input tensor at meta"
+    ):
         GRU(5, 7)(torch.zeros(4, 2, 5, device="meta"))
     with pytest.raises(StateError, match=r"hx of an LSTM is \(h_0, c_0\), not 1 tensors"):
         LSTM(5, 7)(torch.zeros(4, 2, 5), torch.zeros(1, 2, 7))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recurra.kernels import cpu
+from recurra.kernels.tracing import forward_mode, transformed
 
 OUTPUT, RECURRENT, ZONEOUT_H, ZONEOUT_C, WEIGHT = range(5)
 _LOW = 0xFFFFFFFF
@@ -60,7 +61,7 @@ def dropout(x: Tensor, p: float, seed: Tensor, stream: int) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return torch.ops.recurra.dropout(x, p, seed, stream)
-    if torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0:
+    if transformed() or forward_mode():
         return x * factors(p, seed, stream, x)
     return _Dropout.apply(x, p, seed, stream)  # pyright: ignore[reportReturnType]
 

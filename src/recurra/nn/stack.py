@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import PackedSequence
 from recurra.cells import CELLS, Cell
 from recurra.errors import DataError, StateError
 from recurra.kernels import masks
-from recurra.kernels.scan import run as run_scan
 from recurra.kernels.request import Request
 from recurra.kernels.scan import check_ragged, saved_steps
+from recurra.kernels.scan import run as run_scan
 
 State = tuple[Tensor, ...]
 NAMES = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}
@@ -50,7 +50,9 @@ def run_layers(layer: Any, input: Any, hx: State | None, lengths: Any, reset: Te
 def _packed(layer: Any, input: PackedSequence, hx: State | None, lengths: Any, reset: Any, states: bool) -> Any:
     for name, given in (("lengths", lengths is not None), ("reset", reset is not None), ("states", states)):
         if given:
-            raise DataError(f"{name}= is for a padded batch, not for a PackedSequence: pass the padded tensor and lengths=")
+            raise DataError(
+                f"{name}= is for a padded batch, not for a PackedSequence: pass the padded tensor and lengths="
+            )
     x, sizes, order, back = input
     state = None if hx is None else _given_state(layer, hx, True)
     if state is not None and order is not None:
