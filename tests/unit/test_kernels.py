@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recurra.errors import DataError, StateError, UnsupportedError
-from recurra.kernels import KERNELS, scan
+from recurra.kernels import KERNELS, cpu, scan
 from zoo import CELL_ROWS, KERNEL_ROWS, by, make_cell, make_state, needs_core
 
 LSTM = CELL_ROWS[2]
@@ -43,7 +43,7 @@ def test_a_kernel_that_can_not_names_those_that_can():
 
 
 def test_without_core_the_cpu_kernel_says_what_it_needs(monkeypatch):
-    monkeypatch.setattr(KERNELS["cpu"], "_core", None)
+    monkeypatch.setattr(cpu, "_core", None)
     cell, x, state = setting()
     assert scan(cell, x, state).kernel == "aten"
     with pytest.raises(UnsupportedError, match=r"C\+\+20 compiler"):

@@ -1,6 +1,8 @@
 """The plain recurrent network (Elman 1990), with tanh or with relu.
 
 h' = φ(W_ih x + b_ih + W_hh h + b_hh)       φ = tanh (TanhRNN) or relu (ReluRNN)
+
+with LayerNorm (Ba, Kiros and Hinton 2016) h' = φ(LN(W_ih x) * gain_ih + b_ih + LN(W_hh h) * gain_hh + b_hh)
 """
 
 from dataclasses import dataclass
@@ -8,7 +10,8 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+
+from recurra.cells.cell import Steps, sums
 
 
 class RNNState(NamedTuple):
@@ -18,33 +21,38 @@ class RNNState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class TanhRNN:
-    """The network's weights: weight_ih [H, I], weight_hh [H, H], bias_ih and bias_hh [H]. Its one 'gate' is h itself."""
+class TanhRNN(Steps):
+    """The network's weights: weight_ih [H, I], weight_hh [H, H], bias_ih and bias_hh [H]. Its one 'gate' is h itself.
+
+    gain_ih and gain_hh [H], both or none, normalise.
+    """
 
     weight_ih: Tensor
     weight_hh: Tensor
     bias_ih: Tensor
     bias_hh: Tensor
+    gain_ih: Tensor | None = None
+    gain_hh: Tensor | None = None
 
     name: ClassVar[str] = "rnn_tanh"
     gates: ClassVar[tuple[str, ...]] = ("h",)
     State: ClassVar[type[RNNState]] = RNNState
 
-    def named_gates(self, x: Tensor, state: RNNState) -> dict[str, Tensor]:
-        """{"h": h'}, [B, H], for x [B, I]."""
-        return {"h": torch.tanh(self.total(x, state))}
+    def sums_ih(self, x: Tensor) -> Tensor:
+        """The input's part of the sum before the nonlinearity, [..., H]."""
+        return sums(x, self.weight_ih, self.bias_ih, self.gain_ih)
 
-    def total(self, x: Tensor, state: RNNState) -> Tensor:
+    def total(self, sums_ih: Tensor, state: RNNState) -> Tensor:
         """The sum before the nonlinearity, [B, H]."""
-        return linear(x, self.weight_ih, self.bias_ih) + linear(state.h, self.weight_hh, self.bias_hh)
+        return sums_ih + sums(state.h, self.weight_hh, self.bias_hh, self.gain_hh)
+
+    def activate(self, sums_ih: Tensor, state: RNNState) -> dict[str, Tensor]:
+        """{"h": h'}, [B, H]."""
+        return {"h": torch.tanh(self.total(sums_ih, state))}
 
     def advance(self, gates: dict[str, Tensor], state: RNNState) -> tuple[Tensor, RNNState]:
         """h' [B, H] and (h',)."""
         return gates["h"], RNNState(gates["h"])
-
-    def step(self, x: Tensor, state: RNNState) -> tuple[Tensor, RNNState]:
-        """One step: x [B, I], state -> h' [B, H], (h',)."""
-        return self.advance(self.named_gates(x, state), state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +61,6 @@ class ReluRNN(TanhRNN):
 
     name: ClassVar[str] = "rnn_relu"
 
-    def named_gates(self, x: Tensor, state: RNNState) -> dict[str, Tensor]:
-        """{"h": h'}, [B, H], for x [B, I]."""
-        return {"h": torch.relu(self.total(x, state))}
+    def activate(self, sums_ih: Tensor, state: RNNState) -> dict[str, Tensor]:
+        """{"h": h'}, [B, H]."""
+        return {"h": torch.relu(self.total(sums_ih, state))}

@@ -1,8 +1,20 @@
-"""The truth: a cell over time in plain torch. It covers everything and defines the answer; other kernels are only faster."""
+"""The truth: a cell over time in plain torch. It covers everything and defines the answer; other kernels are only faster.
+
+A step, for each row that it concerns:
+
+    1. reset     state <- 0 where reset[b, t]
+    2. hd = h * m                   recurrent dropout: one mask m a row for all steps; only weight_hh sees hd
+    3. the cell's step: gates from (x, hd, c), then h~ and c~
+    4. zoneout   in training c' = c where kept, else c~; otherwise c' = z c + (1 - z) c~; h likewise
+    5. output h'
+"""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from recurra.kernels import masks
 from recurra.kernels.request import Request, Scan
 
 NAME = "loop"
@@ -15,34 +27,37 @@ def refuses(request: Request) -> str | None:
 
 def run(request: Request) -> Scan:
     """Step by step. torch.where, never a product with a mask: 0 * NaN is NaN, and so is its gradient."""
+    if request.batch_sizes is not None:
+        return _packed(request)
     cell, x, state = request.cell, request.x, request.state
     steps = x.shape[0]
-    live = None
-    if request.lengths is not None:
-        live = (torch.arange(steps, device=x.device)[:, None] < request.lengths).unsqueeze(-1)  # [T, B, 1]
+    live = live_steps(request)
+    if live is not None:
         x = torch.where(live, x, 0.0)
-    outputs: list[Tensor] = []
-    every: list[tuple[Tensor, ...]] = []
-    gates: list[dict[str, Tensor]] = []
-    for t in range(steps):
-        if request.reset is not None:
-            now = request.reset[:, t, None]
-            if live is not None:
-                now = now & live[t]
-            state = cell.State(*(torch.where(now, 0.0, part) for part in state))
-        gate = cell.named_gates(x[t], state)
-        output, new = cell.advance(gate, state)
-        if live is not None:
-            on = live[t]
-            output = torch.where(on, output, 0.0)
+    sums = x if request.projected else cell.sums_ih(x)
+    seen = None
+    if request.recurrent_dropout and request.training:
+        seen = masks.factors(request.recurrent_dropout, _seed(request), request.stream + masks.RECURRENT, state.h)
+    outputs: list[Tensor] = [x] * steps
+    every: list[tuple[Tensor, ...]] = [()] * steps
+    gates: list[dict[str, Tensor]] = [{}] * steps
+    for t in reversed(range(steps)) if request.reverse else range(steps):
+        on = None if live is None else live[t]
+        cut = _cut(request, live, t)
+        if cut is not None:
+            state = cell.State(*(torch.where(cut, 0.0, part) for part in state))
+        gate = cell.activate(sums[t], state if seen is None else state._replace(h=state.h * seen))
+        _, new = cell.advance(gate, state)
+        new = _zoneout(request, t, state, new)
+        if on is not None:
             gate = {name: torch.where(on, value, 0.0) for name, value in gate.items()}
-            every.append(tuple(torch.where(on, part, 0.0) for part in new))
+            every[t] = tuple(torch.where(on, part, 0.0) for part in new)
             new = cell.State(*(torch.where(on, a, b) for a, b in zip(new, state, strict=True)))
         else:
-            every.append(tuple(new))
+            every[t] = tuple(new)
         state = new
-        outputs.append(output)
-        gates.append(gate)
+        outputs[t] = every[t][0]
+        gates[t] = gate
     return Scan(
         outputs=torch.stack(outputs),
         state=state,
@@ -50,4 +65,59 @@ def run(request: Request) -> Scan:
         trace={name: torch.stack([g[name] for g in gates]) for name in gates[0]} if request.trace else None,
         kernel=NAME,
         why="",
+    )
+
+
+
+
+def live_steps(request: Request) -> Tensor | None:
+    """[T, B, 1] bool, the steps within each row's length; None where all are."""
+    if request.lengths is None:
+        return None
+    return (torch.arange(request.x.shape[0], device=request.x.device)[:, None] < request.lengths).unsqueeze(-1)
+
+
+def _cut(request: Request, live: Tensor | None, t: int) -> Tensor | None:
+    """Where the state starts anew at step t, [B, 1]. A cut beyond a row's end cuts nothing."""
+    at = t + 1 if request.reverse else t
+    if request.reset is None or at == request.x.shape[0]:
+        return None
+    cut = request.reset[:, at, None].bool()
+    return cut if live is None else cut & live[at]
+
+
+def _zoneout(request: Request, t: int, old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Each part of the state with some of its units, or in evaluation some of its value, from before."""
+    rates = (request.zoneout_h, request.zoneout_c)[: len(old)]
+    mixed: list[Tensor] = []
+    for p, kind, before, after in zip(rates, (masks.ZONEOUT_H, masks.ZONEOUT_C), old, new, strict=False):
+        if not p:
+            mixed.append(after)
+        elif request.training:
+            keep = masks.at_step(p, _seed(request), request.stream + kind, t, after)
+            mixed.append(torch.where(keep, before, after))
+        else:
+            mixed.append(p * before + (1 - p) * after)
+    return request.cell.State(*mixed)
+
+
+def _seed(request: Request) -> Tensor:
+    assert request.seed is not None, "scan checks that a request with masks has a seed"
+    return request.seed
+
+
+def _packed(request: Request) -> Scan:
+    """The padded scan of a packed batch, and its frames taken back."""
+    sizes = request.batch_sizes
+    assert sizes is not None
+    device, steps = request.x.device, sizes.shape[0]
+    t = torch.repeat_interleave(torch.arange(steps), sizes).to(device)
+    b = (torch.arange(t.shape[0]) - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)).to(device)
+    padded = request.x.new_zeros(steps, request.rows, request.x.shape[-1]).index_put((t, b), request.x)
+    lengths = (sizes[:, None] > torch.arange(request.rows)).sum(0).to(device)
+    scan = run(replace(request, x=padded, lengths=lengths, batch_sizes=None))
+    return scan._replace(
+        outputs=scan.outputs[t, b],
+        states=None if scan.states is None else request.cell.State(*(part[t, b] for part in scan.states)),
+        trace=None if scan.trace is None else {name: gate[t, b] for name, gate in scan.trace.items()},
     )

@@ -1,20 +1,19 @@
 """The one door: a cell over time, by the fastest kernel that covers the request."""
 
+import functools
+import warnings
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from recurra.cells import Cell
-from recurra.errors import DataError, StateError, UnsupportedError, nearest
-from recurra.kernels import aten, cpu, loop
+from recurra.errors import DataError, RecipeError, StateError, UnsupportedError, nearest
+from recurra.kernels import aten, differentiable, loop
 from recurra.kernels.request import Request, Scan
 
-# Fastest first. Measured on two cores of an EPYC with AVX-512, float32, one thread, torch 2.13 (T x B x I x H), aten's time over cpu's:
-#   50 x 1 x 32 x 64      lstm forward 1.5, training 1.2     gru 7.5, 10.8     rnn 4.8, 5.8
-#   100 x 32 x 64 x 128   lstm forward 0.97, training 1.17   gru 1.7, 1.8      rnn 2.0, 1.9
-#   30 x 32 x 512 x 512   lstm forward 0.86, training 0.99   gru 1.1, 0.9      rnn 1.2, 1.2
-# so `cpu` loses a little only where oneDNN's large products count; `aten` is for GPUs and half precision.
-KERNELS = {"cpu": cpu, "aten": aten, "loop": loop}
+KERNELS = {"cpu": differentiable, "aten": aten, "loop": loop}
+"""Fastest first: see docs/benchmarks.md. `cpu` is csrc/, `aten` torch's own ops, for GPUs and half precision."""
 
 
 def scan(
@@ -26,18 +25,53 @@ def scan(
     reset: Tensor | None = None,
     states: bool = False,
     trace: bool = False,
+    batch_sizes: Tensor | None = None,
+    reverse: bool = False,
+    recurrent_dropout: float = 0.0,
+    zoneout_h: float = 0.0,
+    zoneout_c: float = 0.0,
+    training: bool = False,
+    seed: Tensor | None = None,
+    stream: int = 0,
+    checkpoint: str = "none",
     kernel: str = "auto",
 ) -> Scan:
-    """Run `cell` over x [T, B, I] (time first) from `state` (the cell's State, each [B, H]).
+    """Run `cell` over x [T, B, I] (time first) from `state` (the cell's State: h [B, P], c [B, H]).
 
     `lengths` [B] int64, 0 <= length <= T: steps from there on give 0 and leave the state alone, whatever x holds there.
     `reset` [B, T] bool: zeroes the state BEFORE step t. `states`: also every state, differentiable. `trace`: also the gates by name.
-    `kernel`: "auto", or a name in KERNELS; UnsupportedError says which can where that one can't.
+    `batch_sizes` [T]: x is packed, [N, I], as a PackedSequence has it. `reverse`: from each row's last valid step to its first.
+    `recurrent_dropout`, `zoneout_h` and `zoneout_c` are probabilities, `training` says how they act (see kernels/loop.py), `seed`
+    (int64 scalar, see kernels/masks.py) and `stream` decide their masks. `checkpoint`: "none", "gates" or "every 16", what backward
+    computes again to save memory. `kernel`: "auto", or a name in KERNELS; UnsupportedError says which can where that one can't.
 
-    Raises DataError for a wrong x, lengths or reset, StateError for a wrong state.
+    Raises DataError for a wrong x, lengths or reset, StateError for a wrong state, RecipeError for a wrong option.
     """
-    request = Request(cell, x, _checked_state(cell, x, state), lengths, reset, states, trace)
-    _check(request)
+    request = Request(
+        cell,
+        x,
+        checked_state(cell, x, state, batch_sizes),
+        lengths,
+        reset,
+        states,
+        trace,
+        batch_sizes,
+        reverse,
+        recurrent_dropout,
+        zoneout_h,
+        zoneout_c,
+        training,
+        seed,
+        stream,
+        saved_steps(checkpoint),
+    )
+    _check_options(request)
+    _check_time(request)
+    return run(request, kernel)
+
+
+def run(request: Request, kernel: str = "auto") -> Scan:
+    """A request that is known to be right, by the named kernel or the fastest."""
     name, why = choose(request, kernel)
     return KERNELS[name].run(request)._replace(why=why)
 
@@ -56,33 +90,87 @@ def choose(request: Request, kernel: str = "auto") -> tuple[str, str]:
     for name, module in KERNELS.items():
         reason = module.refuses(request)
         if not reason:
+            if name == "loop" and request.x.is_cuda and not request.trace and not torch.compiler.is_compiling():
+                _slow(refusals[-1].split(": ", 1)[1])
             return name, f"the fastest that covers the request{''.join(refusals)}"
         refusals.append(f"; not '{name}': {reason}")
     raise AssertionError("the loop covers everything")
 
 
-def _checked_state(cell: Cell, x: Tensor, state: Any) -> Any:
-    if x.dim() != 3 or x.shape[2] != cell.weight_ih.shape[1]:
-        raise DataError(f"x must be [T, B, {cell.weight_ih.shape[1]}], not {list(x.shape)}")
+@functools.cache  # once for each reason
+def _slow(reason: str) -> None:
+    warnings.warn(f"on this GPU a plain loop runs, several times slower than cuDNN: {reason}", stacklevel=6)
+
+
+def saved_steps(checkpoint: str) -> int:
+    """The number in Request.checkpoint for the word: "none" -> -1, "gates" -> 0, "every 16" -> 16; RecipeError for others."""
+    if checkpoint in ("none", "gates"):
+        return -1 if checkpoint == "none" else 0
+    word, _, steps = str(checkpoint).partition(" ")
+    if word == "every" and steps.isdecimal() and int(steps) >= 1:
+        return int(steps)
+    raise RecipeError(f"checkpoint must be 'none', 'gates' or 'every k' with k >= 1, not {checkpoint!r}")
+
+
+def probability(name: str, value: float) -> float:
+    """The value of an option, or RecipeError where it is none between 0 and 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise RecipeError(f"{name} must be a probability between 0 and 1, not {value!r}")
+    return float(value)
+
+
+def checked_state(cell: Cell, x: Tensor, state: Any, batch_sizes: Tensor | None) -> Any:
+    """The state as the cell's State; DataError for the shape of x, StateError for the state's."""
+    shape = "[N, {}]" if batch_sizes is not None else "[T, B, {}]"
+    if x.dim() != (3 if batch_sizes is None else 2) or x.shape[-1] != cell.weight_ih.shape[1]:
+        raise DataError(f"x must be {shape.format(cell.weight_ih.shape[1])}, not {list(x.shape)}")
     fields = cell.State._fields
-    want = (x.shape[1], cell.weight_hh.shape[1])
     if not isinstance(state, tuple) or len(state) != len(fields):
         raise StateError(f"the state of '{cell.name}' is ({', '.join(fields)}), not {type(state).__name__}")
+    rows = x.shape[1] if batch_sizes is None else int(batch_sizes[0]) if len(batch_sizes) else 0
+    hidden = cell.weight_ih.shape[0] // len(cell.gates)
+    for name, part, width in zip(fields, state, (cell.weight_hh.shape[1], hidden), strict=False):
+        if tuple(part.shape) != (rows, width):
+            raise StateError(f"state {name} must be {[rows, width]}, not {list(part.shape)}")
     for name, part in zip(fields, state, strict=True):
-        if tuple(part.shape) != want:
-            raise StateError(f"state {name} must be {list(want)}, not {list(part.shape)}")
+        if part.dtype != x.dtype:
+            raise StateError(f"state {name} must be {x.dtype} as x, not {part.dtype}")
     return cell.State(*state)
 
 
-def _check(request: Request) -> None:
-    steps, rows, _ = request.x.shape
-    if steps == 0:
+def _check_options(request: Request) -> None:
+    rates = [probability(name, getattr(request, name)) for name in ("recurrent_dropout", "zoneout_h", "zoneout_c")]
+    if request.zoneout_c and len(request.state) < 2:
+        raise RecipeError(f"zoneout_c is for a cell with a c, not for '{request.cell.name}'; use zoneout_h")
+    if request.training and any(rates) and request.seed is None:
+        raise RecipeError("dropout and zoneout draw their masks from seed=, an int64 scalar; none was given")
+
+
+def _check_time(request: Request) -> None:
+    x = request.x
+    if x.shape[0] == 0:
         raise DataError("x must have at least 1 step, not 0")
-    lengths, reset = request.lengths, request.reset
+    if request.batch_sizes is not None:
+        if request.lengths is not None or request.reset is not None:
+            name = "reset" if request.lengths is None else "lengths"
+            raise DataError(f"a packed x has no {name}: pass x padded, [T, B, I], with lengths and reset")
+        if int(request.batch_sizes.sum()) != x.shape[0]:
+            raise DataError(f"batch_sizes must sum to the {x.shape[0]} frames of x, not {int(request.batch_sizes.sum())}")
+        return
+    check_ragged(x.shape[0], x.shape[1], request.lengths, request.reset)
+
+
+def check_ragged(steps: int, rows: int, lengths: Tensor | None, reset: Tensor | None) -> None:
+    """DataError for lengths or reset of the wrong shape, type or value, for T = steps and B = rows.
+
+    Values are read only where that costs no wait for a device, and not while a graph is traced.
+    """
     if lengths is not None:
-        if tuple(lengths.shape) != (rows,) or lengths.is_floating_point():
+        if tuple(lengths.shape) != (rows,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise DataError(f"lengths must be [{rows}] whole numbers, not {list(lengths.shape)} {lengths.dtype}")
-        if rows and (int(lengths.min()) < 0 or int(lengths.max()) > steps):
-            raise DataError(f"lengths must be between 0 and {steps}, not {int(lengths.min())} to {int(lengths.max())}")
+        if rows and lengths.device.type == "cpu" and not differentiable.traced(lengths):
+            low, high = (int(end) for end in lengths.aminmax())
+            if low < 0 or high > steps:
+                raise DataError(f"lengths must be between 0 and {steps}, not {low} to {high}")
     if reset is not None and tuple(reset.shape) != (rows, steps):
         raise DataError(f"reset must be [{rows}, {steps}] (batch first), not {list(reset.shape)}")

@@ -1,25 +1,130 @@
-"""RNN, LSTM and GRU: drop-in for torch.nn's, with lengths and resets, on recurra's kernels.
+"""RNN, LSTM and GRU: drop-in for torch.nn's, with lengths, resets, every state and regularisation, on recurra's kernels.
 
-Same constructor, same parameter names, same initial weights from the same seed, same shapes. More: `kernel=` in the constructor, and in
-`forward` the keywords `lengths` and `reset`.
+Same constructor, parameter names, initial weights from the same seed, shapes, errors. More, all by keyword:
+
+    kernel              "auto", or one of recurra.kernels.KERNELS
+    layer_norm          LayerNorm on both parts of the gate sums and on what the LSTM's output shows of c      Ba et al. 2016
+    recurrent_dropout   one mask for all steps on the h that weight_hh sees                          Gal and Ghahramani 2016
+    weight_drop         one mask a call on weight_hh                                                       Merity et al. 2018
+    zoneout_h, _c       a unit keeps its old value with this probability                                  Krueger et al. 2017
+    checkpoint          "none", "gates" or "every 16": what backward computes again to save memory           Chen et al. 2016
+    peepholes           LSTM: the gates see c                                                     Gers and Schmidhuber 2000
+    coupled             LSTM: f = 1 - i, so three blocks of weights, i g o                                  Greff et al. 2017
+
+They are kin of torch.nn.RNNBase but not of torch.nn.LSTM, RNN and GRU: torch.compile breaks its graph at those. `recurra.nn.convert`
+swaps them in a model, both ways.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.cells import CELLS, Cell
-from recurra.errors import DataError, RecipeError, UnsupportedError, nearest
-from recurra.kernels import KERNELS, scan
+from recurra.errors import RecipeError, nearest
+from recurra.kernels import KERNELS
+from recurra.kernels.scan import probability, saved_steps
+from recurra.nn.stack import run_layers
 
-State = tuple[Tensor, ...]
+Lengths = Tensor | Sequence[int] | None
+MODES = {"tanh": "RNN_TANH", "relu": "RNN_RELU"}
+_ONLY_LSTM = "proj_size argument is only supported for LSTM, not RNN or GRU"  # torch's words
 
 
-class RNN(torch.nn.RNN):
-    """torch.nn.RNN: h' = φ(W_ih x + b_ih + W_hh h + b_hh), φ = tanh or relu. See `forward`."""
+class Recurrent(torch.nn.RNNBase):
+    """What the three share: options, further parameters, and what is printed."""
+
+    kernel = "auto"
+    layer_norm = False
+    recurrent_dropout = 0.0
+    weight_drop = 0.0
+    zoneout_h = 0.0
+    checkpoint = "none"
+    peepholes = False
+    coupled = False
+    zoneout_c = 0.0
+    OPTIONS = (
+        "kernel",
+        "layer_norm",
+        "recurrent_dropout",
+        "weight_drop",
+        "zoneout_h",
+        "checkpoint",
+        "peepholes",
+        "coupled",
+        "zoneout_c",
+    )
+
+    def _set_options(self, options: dict[str, Any], device: Any, dtype: torch.dtype | None) -> None:
+        """Check and keep what differs from the defaults, and add the parameters that it asks for, after torch's."""
+        kernel = options["kernel"]
+        if kernel != "auto" and kernel not in KERNELS:
+            raise RecipeError(f"kernel '{kernel}' is unknown; {nearest(kernel, [*KERNELS, 'auto'])}")
+        saved_steps(options["checkpoint"])
+        for name, value in options.items():
+            default = getattr(type(self), name)
+            if isinstance(default, float):
+                value = probability(name, value)
+            if value != default:
+                setattr(self, name, value)
+        if self.coupled and self.layer_norm:
+            raise RecipeError("coupled=True has no layer_norm: f = 1 - i holds for the sums as they are; use one of them")
+        hidden, gates = self.hidden_size, self.weight_ih_l0.shape[0]
+        further: list[tuple[str, int]] = []
+        if self.peepholes:
+            further.append(("weight_peephole", 2 * hidden if self.coupled else 3 * hidden))
+        if self.layer_norm:
+            further += [("gain_ih", gates), ("gain_hh", gates)]
+            further += [("gain_c", hidden), ("bias_c", hidden)] if self.mode == "LSTM" else []
+        for k in range(self.num_layers):
+            for suffix in ("", "_reverse")[: 2 if self.bidirectional else 1]:
+                for name, size in further:
+                    setattr(self, f"{name}_l{k}{suffix}", Parameter(torch.empty(size, device=device, dtype=dtype)))
+        self._reset([name for name in self._parameters if name not in self._flat_weights_names])
+
+    def reset_parameters(self) -> None:
+        """Every weight and bias from U(-1/sqrt(H), 1/sqrt(H)), as torch; gains 1 and bias_c 0, as LayerNorm."""
+        self._reset(list(self._parameters))
+
+    def _reset(self, names: list[str]) -> None:
+        bound = 1.0 / math.sqrt(self.hidden_size)  # to the last bit as torch has it
+        for name in names:
+            weight = self._parameters[name]
+            assert weight is not None
+            if name.startswith("gain_"):
+                torch.nn.init.ones_(weight)
+            elif name.startswith("bias_c_"):
+                torch.nn.init.zeros_(weight)
+            else:
+                torch.nn.init.uniform_(weight, -bound, bound)
+
+    def flatten_parameters(self) -> None:
+        """Lay the weights of each layer and direction together, as one call of cuDNN wants them. Nothing on a CPU."""
+        weights = self._flat_weights
+        if self.coupled or not all(isinstance(weight, Tensor) and weight.is_cuda for weight in weights):
+            return
+        same = len({weight.dtype for weight in weights}) == 1 and torch.backends.cudnn.is_acceptable(weights[0])
+        if not same or len({weight.data_ptr() for weight in weights}) != len(weights):
+            return  # tied weights can't be moved apart
+        from torch.backends.cudnn import rnn
+
+        mode = rnn.get_cudnn_mode(self.mode)
+        with torch.cuda.device_of(weights[0]), torch.no_grad():
+            for group in self.all_weights:
+                sizes = (group[0].shape[1], mode, self.hidden_size, self.proj_size, 1, False, False)
+                torch._cudnn_rnn_flatten_weight(group, len(group), *sizes)
+
+    def extra_repr(self) -> str:
+        """torch's, and our options where set."""
+        options = [f"{name}={getattr(self, name)}" for name in self.OPTIONS if name in self.__dict__]
+        return ", ".join([super().extra_repr(), *options])
+
+
+class RNN(Recurrent):
+    """torch.nn.RNN: h' = φ(W_ih x + b_ih + W_hh h + b_hh), φ = tanh or relu. Options: see the module; shapes: see `forward`."""
 
     def __init__(
         self,
@@ -31,74 +136,57 @@ class RNN(torch.nn.RNN):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         device: Any = None,
         dtype: torch.dtype | None = None,
         *,
         kernel: str = "auto",
+        layer_norm: bool = False,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+        zoneout_h: float = 0.0,
+        checkpoint: str = "none",
     ):
-        before = (input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional)
-        super().__init__(*before, device=device, dtype=dtype)
-        self.kernel = _known(kernel)
+        if proj_size:  # it has a place among the positional arguments of torch's GRU and RNN, so it has one here
+            raise ValueError(_ONLY_LSTM)
+        if nonlinearity not in MODES:
+            raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        super().__init__(MODES[nonlinearity], *sizes, device=device, dtype=dtype)
+        self.nonlinearity = nonlinearity
+        options = {
+            "kernel": kernel,
+            "layer_norm": layer_norm,
+            "recurrent_dropout": recurrent_dropout,
+            "weight_drop": weight_drop,
+            "zoneout_h": zoneout_h,
+            "checkpoint": checkpoint,
+        }
+        self._set_options(options, device, dtype)
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         self,
-        input: Tensor,
+        input: Tensor | PackedSequence,
         hx: Tensor | None = None,
         *,
-        lengths: Tensor | Sequence[int] | None = None,
+        lengths: Lengths = None,
         reset: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        states: bool = False,
+    ) -> Any:
         """input [T, B, I] (or [B, T, I] with batch_first, or [T, I]), hx [layers * directions, B, H] -> output [T, B, D * H], h_n.
 
         `lengths` [B]: steps from there on give 0 and leave the state alone; the backward direction starts at a row's own last step.
         `reset` [B, T]: zeroes the state BEFORE step t, as if a new sequence began there, in both directions.
-        Raises DataError for wrong lengths or reset, UnsupportedError for a PackedSequence; torch's errors for the rest.
+        `states`: also every state, a third element: for each layer the cell's State, each field [T, B, D * H] (laid out as output).
+        A PackedSequence gives one, as torch's; it has neither lengths nor reset nor states.
+        Raises DataError for wrong lengths or reset; torch's errors for the rest.
         """
-        outputs, (h,) = _run(self, f"rnn_{self.nonlinearity}", input, None if hx is None else (hx,), lengths, reset)
-        return outputs, h
+        output, (h,), *every = run_layers(self, input, None if hx is None else (hx,), lengths, reset, states)
+        return output, h, *every
 
 
-class GRU(torch.nn.GRU):
-    """torch.nn.GRU (Cho et al. 2014; the reset gate after the recurrent product). See `forward`."""
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        kernel: str = "auto",
-    ):
-        before = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
-        super().__init__(
-            *before, device=device, dtype=dtype
-        )  # torch's GRU would take a positional device for proj_size
-        self.kernel = _known(kernel)
-
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        input: Tensor,
-        hx: Tensor | None = None,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
-        reset: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """input [T, B, I] (or [B, T, I] with batch_first, or [T, I]), hx [layers * directions, B, H] -> output [T, B, D * H], h_n.
-
-        `lengths`, `reset` and errors as in `RNN.forward`.
-        """
-        outputs, (h,) = _run(self, "gru", input, None if hx is None else (hx,), lengths, reset)
-        return outputs, h
-
-
-class LSTM(torch.nn.LSTM):
-    """torch.nn.LSTM (Hochreiter and Schmidhuber 1997, with forget gates). `proj_size` is not there yet. See `forward`."""
+class GRU(Recurrent):
+    """torch.nn.GRU (Cho et al. 2014; the reset gate after the recurrent product). Options: see the module; shapes: see `forward`."""
 
     def __init__(
         self,
@@ -114,121 +202,123 @@ class LSTM(torch.nn.LSTM):
         dtype: torch.dtype | None = None,
         *,
         kernel: str = "auto",
+        layer_norm: bool = False,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+        zoneout_h: float = 0.0,
+        checkpoint: str = "none",
     ):
         if proj_size:
-            raise UnsupportedError(
-                f"recurra's LSTM has no projection (proj_size={proj_size}); use proj_size=0 or torch.nn.LSTM"
-            )
-        before = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
-        super().__init__(*before, device=device, dtype=dtype)
-        self.kernel = _known(kernel)
+            raise ValueError(_ONLY_LSTM)
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        super().__init__("GRU", *sizes, device=device, dtype=dtype)
+        options = {
+            "kernel": kernel,
+            "layer_norm": layer_norm,
+            "recurrent_dropout": recurrent_dropout,
+            "weight_drop": weight_drop,
+            "zoneout_h": zoneout_h,
+            "checkpoint": checkpoint,
+        }
+        self._set_options(options, device, dtype)
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         self,
-        input: Tensor,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        lengths: Lengths = None,
+        reset: Tensor | None = None,
+        states: bool = False,
+    ) -> Any:
+        """input [T, B, I] (or [B, T, I] with batch_first, or [T, I]), hx [layers * directions, B, H] -> output [T, B, D * H], h_n.
+
+        `lengths`, `reset`, `states`, packed input and errors as in `RNN.forward`.
+        """
+        output, (h,), *every = run_layers(self, input, None if hx is None else (hx,), lengths, reset, states)
+        return output, h, *every
+
+
+class LSTM(Recurrent):
+    """torch.nn.LSTM (Hochreiter and Schmidhuber 1997, with forget gates). Options: see the module; shapes: see `forward`.
+
+    Further parameters of each layer and direction, where asked for: weight_peephole [3H] (rows i f o; coupled [2H], i o), gain_ih and
+    gain_hh [4H], gain_c and bias_c [H].
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        kernel: str = "auto",
+        layer_norm: bool = False,
+        recurrent_dropout: float = 0.0,
+        weight_drop: float = 0.0,
+        zoneout_h: float = 0.0,
+        checkpoint: str = "none",
+        peepholes: bool = False,
+        coupled: bool = False,
+        zoneout_c: float = 0.0,
+    ):
+        # RNNBase gives a GRU three blocks of weights, which is what a coupled LSTM has
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size)
+        super().__init__("GRU" if coupled else "LSTM", *sizes, device=device, dtype=dtype)
+        self.mode = "LSTM"
+        options = {
+            "kernel": kernel,
+            "layer_norm": layer_norm,
+            "recurrent_dropout": recurrent_dropout,
+            "weight_drop": weight_drop,
+            "zoneout_h": zoneout_h,
+            "checkpoint": checkpoint,
+            "peepholes": peepholes,
+            "coupled": coupled,
+            "zoneout_c": zoneout_c,
+        }
+        self._set_options(options, device, dtype)
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
         hx: tuple[Tensor, Tensor] | None = None,
         *,
-        lengths: Tensor | Sequence[int] | None = None,
+        lengths: Lengths = None,
         reset: Tensor | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        states: bool = False,
+    ) -> Any:
         """input [T, B, I] (or [B, T, I] with batch_first, or [T, I]), hx (h, c) each [layers * directions, B, H] -> output, (h_n, c_n).
 
-        `lengths`, `reset` and errors as in `RNN.forward`.
+        With a projection h and output are proj_size wide. `lengths`, `reset`, `states`, packed input and errors as in `RNN.forward`.
         """
-        outputs, (h, c) = _run(self, "lstm", input, hx, lengths, reset)
-        return outputs, (h, c)
+        return run_layers(self, input, hx, lengths, reset, states)
 
+    def get_expected_cell_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int]:
+        """The shape of c_0; torch.nn.LSTM's."""
+        layers, rows, _ = self.get_expected_hidden_size(input, batch_sizes)
+        return layers, rows, self.hidden_size
 
-def _known(kernel: str) -> str:
-    if kernel != "auto" and kernel not in KERNELS:
-        raise RecipeError(f"kernel '{kernel}' is unknown; {nearest(kernel, [*KERNELS, 'auto'])}")
-    return kernel
+    def check_forward_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, input: Tensor, hidden: tuple[Tensor, Tensor], batch_sizes: Tensor | None
+    ) -> None:
+        """torch.nn.LSTM's errors for a wrong input or state."""
+        self.check_input(input, batch_sizes)
+        expected = self.get_expected_hidden_size(input, batch_sizes), self.get_expected_cell_size(input, batch_sizes)
+        for k in (0, 1):
+            self.check_hidden_size(hidden[k], expected[k], f"Expected hidden[{k}] size {{}}, got {{}}")
 
-
-def _cell(layer: torch.nn.RNNBase, name: str, suffix: str) -> Cell:
-    """The weights of one layer and direction as a cell. Read by name each time, so tied and parametrised weights work."""
-    w_ih, w_hh = getattr(layer, f"weight_ih_{suffix}"), getattr(layer, f"weight_hh_{suffix}")
-    if layer.bias:
-        return CELLS[name](w_ih, w_hh, getattr(layer, f"bias_ih_{suffix}"), getattr(layer, f"bias_hh_{suffix}"))
-    none = w_ih.new_zeros(w_ih.shape[0])
-    return CELLS[name](w_ih, w_hh, none, none)
-
-
-def _run(
-    layer: RNN | GRU | LSTM,
-    name: str,
-    input: Tensor,
-    hx: State | None,
-    lengths: Tensor | Sequence[int] | None,
-    reset: Tensor | None,
-) -> tuple[Tensor, State]:
-    if isinstance(input, PackedSequence):
-        raise UnsupportedError(
-            "recurra's layers take a padded batch, not a PackedSequence: pass the padded tensor and lengths="
-        )
-    if input.dim() not in (2, 3):
-        raise DataError(f"input must be [T, B, I] or, for one sequence, [T, I], not {list(input.shape)}")
-    batched = input.dim() == 3
-    time_first = batched and not layer.batch_first
-    x = input if time_first else input.transpose(0, 1) if batched else input.unsqueeze(1)
-    # torch's own checks of width, dtype and state, on the shape that they expect
-    checked = x.transpose(0, 1) if layer.batch_first else x
-    parts = len(CELLS[name].State._fields)
-    directions = 2 if layer.bidirectional else 1
-    rows = x.shape[1]
-    if hx is None:
-        zeros = x.new_zeros(layer.num_layers * directions, rows, layer.hidden_size)
-        state: State = (zeros,) * parts
-    else:
-        state = tuple(part if batched else part.unsqueeze(1) for part in hx)
-    layer.check_forward_args(checked, state if parts > 1 else state[0], None)  # pyright: ignore[reportArgumentType]
-    if lengths is not None:
-        lengths = torch.as_tensor(lengths, device=x.device)
-    if reset is not None and not batched and reset.dim() == 1:
-        reset = reset.unsqueeze(0)
-
-    last: list[State] = []
-    for k in range(layer.num_layers):
-        outputs: list[Tensor] = []
-        for direction in range(directions):
-            cell = _cell(layer, name, f"l{k}" + ("_reverse" if direction else ""))
-            first = cell.State(*(part[k * directions + direction] for part in state))
-            if direction:
-                run = scan(
-                    cell,
-                    backwards(x, lengths),
-                    first,
-                    lengths=lengths,
-                    reset=None if reset is None else backwards_reset(reset, lengths),
-                    kernel=layer.kernel,
-                )
-                outputs.append(backwards(run.outputs, lengths))
-            else:
-                run = scan(cell, x, first, lengths=lengths, reset=reset, kernel=layer.kernel)
-                outputs.append(run.outputs)
-            last.append(tuple(run.state))
-        x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
-        if layer.dropout and layer.training and k + 1 < layer.num_layers:
-            x = torch.nn.functional.dropout(x, layer.dropout)
-    final = tuple(torch.stack(part) for part in zip(*last, strict=True))
-    if not batched:
-        return x.squeeze(1), tuple(part.squeeze(1) for part in final)
-    return (x if time_first else x.transpose(0, 1)), final
-
-
-def backwards(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x [T, B, ...] with each row's first `lengths` steps turned round and its padding left where it is."""
-    if lengths is None:
-        return x.flip(0)
-    t = torch.arange(x.shape[0], device=x.device)[:, None]
-    source = torch.where(t < lengths, lengths - 1 - t, t)  # [T, B]
-    return x[source, torch.arange(x.shape[1], device=x.device)]
-
-
-def backwards_reset(reset: Tensor, lengths: Tensor | None) -> Tensor:
-    """reset [B, T] for the backward direction: a cut BEFORE step t lies, seen from the other side, before step t - 1."""
-    cuts = reset.bool().roll(-1, 1)
-    cuts[:, -1] = False
-    if lengths is not None:  # a cut at a row's end cuts nothing
-        cuts = cuts & (torch.arange(1, reset.shape[1] + 1, device=reset.device) < lengths[:, None])
-    return backwards(cuts.T, lengths).T
+    def permute_hidden(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, hx: tuple[Tensor, Tensor], permutation: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(h, c) with their rows in another order; torch.nn.LSTM's."""
+        if permutation is None:
+            return hx
+        return hx[0].index_select(1, permutation), hx[1].index_select(1, permutation)
