@@ -43,3 +43,6 @@ def error(a: Any, b: Any) -> float:
     a, b = (np.asarray(v.detach() if hasattr(v, "detach") else v, np.float64) for v in (a, b))
     assert a.shape == b.shape, f"shapes {a.shape} and {b.shape}"
     return float(np.abs(a - b).max() / (1 + np.abs(b).max())) if a.size else 0.0
+
+# a float32 layer against ONNX's node tests and onnxruntime, which has exp and tanh of its own
+ONNX = 1e-6
