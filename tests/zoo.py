@@ -1,7 +1,7 @@
 """THE TABLE: a row per cell, kernel and layer. The conformance tests run every row; a new cell, kernel or layer is a new row here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pytest
@@ -26,13 +26,27 @@ class CellRow:
 
 @dataclass(frozen=True)
 class KernelRow:
-    """A kernel and what it covers."""
+    """A kernel and what it covers. Options: the names of OPTION_ROWS, or None for all."""
 
     name: str
     lengths: bool
     reset: bool
     states: bool
     trace: bool
+    options: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class OptionRow:
+    """What a scan can be asked for beside time: further weights, by the cells that have them, and keywords."""
+
+    name: str
+    weights: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    keywords: dict[str, Any] = field(default_factory=dict)
+
+    def covers(self, cell: str) -> bool:
+        """Whether the cell has it."""
+        return (not self.weights or cell in self.weights) and ("zoneout_c" not in self.keywords or cell == "lstm")
 
 
 @dataclass(frozen=True)
@@ -56,10 +70,38 @@ CELL_ROWS = [
     CellRow("gru", 3, torch.nn.GRU, "gru"),
 ]
 
+ATEN_OPTIONS = ("projection", "gates again", "every 3 again")
 KERNEL_ROWS = [
     KernelRow("loop", lengths=True, reset=True, states=True, trace=True),
     KernelRow("cpu", lengths=True, reset=True, states=True, trace=False),
-    KernelRow("aten", lengths=False, reset=False, states=False, trace=False),
+    KernelRow("aten", lengths=False, reset=False, states=False, trace=False, options=ATEN_OPTIONS),
+]
+
+NORM = {name: ("gain_ih", "gain_hh") for name in ("rnn_tanh", "rnn_relu", "gru")} | {
+    "lstm": ("gain_ih", "gain_hh", "gain_c", "bias_c")
+}
+ZONEOUT = {"zoneout_h": 0.3, "zoneout_c": 0.2}
+OPTION_ROWS = [
+    OptionRow("projection", {"lstm": ("weight_hr",)}),
+    OptionRow("peepholes", {"lstm": ("peephole",)}),
+    OptionRow("layer_norm", NORM),
+    OptionRow("recurrent_dropout", keywords={"recurrent_dropout": 0.4, "training": True}),
+    OptionRow("zoneout", keywords={**ZONEOUT, "training": True}),
+    OptionRow("zoneout_h", keywords={"zoneout_h": 0.3, "training": True}),
+    OptionRow("zoneout evaluated", keywords=ZONEOUT),
+    OptionRow("zoneout_h evaluated", keywords={"zoneout_h": 0.3}),
+    OptionRow("gates again", keywords={"checkpoint": "gates"}),
+    OptionRow("every 3 again", keywords={"checkpoint": "every 3"}),
+    OptionRow(
+        "all of the LSTM's",
+        {"lstm": ("weight_hr", "peephole", *NORM["lstm"])},
+        {"recurrent_dropout": 0.4, **ZONEOUT, "training": True, "checkpoint": "every 3"},
+    ),
+    OptionRow(
+        "all of a cell with h alone",
+        {name: NORM[name] for name in ("rnn_tanh", "rnn_relu", "gru")},
+        {"recurrent_dropout": 0.4, "zoneout_h": 0.3, "training": True, "checkpoint": "gates"},
+    ),
 ]
 
 LAYER_ROWS = [
@@ -73,24 +115,50 @@ LAYER_ROWS = [
 SHAPES = [(1, 1, 1, 1), (7, 3, 1, 7), (5, 31, 7, 16), (63, 7, 5, 63)]
 
 
-def make_cell(row: CellRow, inputs: int, hidden: int, dtype: torch.dtype, seed: int = 0) -> Any:
-    """A cell with random weights of the usual size, all wanting gradients."""
+def make_cell(
+    row: CellRow, inputs: int, hidden: int, dtype: torch.dtype, seed: int = 0, further: tuple[str, ...] = ()
+) -> Any:
+    """A cell with random weights of the usual size, those named in `further` among them, all wanting gradients."""
     g = torch.Generator().manual_seed(seed)
-    shapes = [(row.gates * hidden, inputs), (row.gates * hidden, hidden), (row.gates * hidden,), (row.gates * hidden,)]
-    bound = hidden**-0.5
-    weights = [
-        ((torch.rand(*s, generator=g, dtype=torch.float64) * 2 - 1) * bound).to(dtype).requires_grad_() for s in shapes
-    ]
-    return CELLS[row.name](*weights)
+    gates = row.gates * hidden
+    width = projected(hidden) if "weight_hr" in further else hidden
+    shapes: dict[str, tuple[int, ...]] = {
+        "weight_ih": (gates, inputs),
+        "weight_hh": (gates, width),
+        "bias_ih": (gates,),
+        "bias_hh": (gates,),
+        "weight_hr": (width, hidden),
+        "peephole": (3 * hidden,),
+        "gain_ih": (gates,),
+        "gain_hh": (gates,),
+        "gain_c": (hidden,),
+        "bias_c": (hidden,),
+    }
+    weights: dict[str, torch.Tensor] = {}
+    for name, shape in shapes.items():
+        if name in further or name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            values = (torch.rand(*shape, generator=g, dtype=torch.float64) * 2 - 1) * hidden**-0.5
+            weights[name] = (values + 1.0 * name.startswith("gain")).to(dtype).requires_grad_()
+    return CELLS[row.name](**weights)
+
+
+def projected(hidden: int) -> int:
+    """The width of h with a projection of a cell of this size."""
+    return max(1, hidden // 2)
+
+
+def weights_of(cell: Any) -> dict[str, torch.Tensor]:
+    """A cell's weights by name, those that are there."""
+    return {f.name: weight for f in fields(cell) if (weight := getattr(cell, f.name)) is not None}
 
 
 def make_state(cell: Any, rows: int, dtype: torch.dtype, seed: int = 1) -> Any:
     """A state that is nowhere zero and nowhere equal."""
     g = torch.Generator().manual_seed(seed)
-    hidden = cell.weight_hh.shape[1]
+    widths = (cell.weight_hh.shape[1], cell.weight_hh.shape[0] // len(cell.gates))
     parts = [
-        torch.randn(rows, hidden, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
-        for _ in cell.State._fields
+        torch.randn(rows, width, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
+        for _, width in zip(cell.State._fields, widths, strict=False)
     ]
     return cell.State(*parts)
 

@@ -1,5 +1,6 @@
 """STAND-IN until csrc/ is there: the signatures of the C++ kernel, answered by the loop."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -53,7 +54,13 @@ def forward(request: Request, keep: bool) -> Ran:
     return Ran(scan.outputs.clone(), tuple(p.clone() for p in scan.state), cells, saved)
 
 
-def backward(
+def backward(*arguments: Any) -> dict[str, Tensor]:
+    """In a thread, since inside a custom op torch records no graph."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_backward, *arguments).result()
+
+
+def _backward(
     request: Request,
     ran: Ran,
     d_outputs: Tensor | None,

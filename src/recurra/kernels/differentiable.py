@@ -28,7 +28,7 @@ def run(request: Request) -> Scan:
     if traced(request.x):
         return _by_op(request)
     if torch._C._functorch.peek_interpreter_stack() is not None:
-        return _by_op(request) if _only_vmap() else loop.run(request)._replace(kernel=NAME)
+        return _by_op(request) if _maps_inputs(request) else loop.run(request)._replace(kernel=NAME)
     if forward_ad._current_level >= 0:
         return loop.run(request)._replace(kernel=NAME)
     named = request.named
@@ -45,9 +45,14 @@ def traced(tensor: Tensor) -> bool:
     return torch.compiler.is_compiling() or type(tensor) not in (Tensor, torch.nn.Parameter)
 
 
-def _only_vmap() -> bool:
+def _maps_inputs(request: Request) -> bool:
+    """Whether vmap is the only functorch transform here, and not over weights or masks."""
     vmap = torch._C._functorch.TransformType.Vmap
-    return all(level.key() == vmap for level in torch._C._functorch.get_interpreter_stack() or ())
+    if any(level.key() != vmap for level in torch._C._functorch.get_interpreter_stack() or ()):
+        return False
+    shared = [tensor for name, tensor in request.named.items() if name in WEIGHTS]
+    shared += [] if request.seed is None else [request.seed]
+    return not any(torch._C._functorch.is_batchedtensor(tensor) for tensor in shared)
 
 
 def _scan(request: Request, outputs: Tensor, state: Any, cells: Tensor | None) -> Scan:
@@ -266,32 +271,29 @@ _op.register_autograd(_gradients, setup_context=_keep)
 
 @_op.register_vmap
 def _mapped(info: Any, dims: tuple[Any, ...], *flat: Any) -> tuple[Any, ...]:
-    """Inputs and states of a mapped call run as one larger batch; mapped weights or masks run by the loop, mapped by torch."""
+    """Mapped inputs and states run as one larger batch; where weights or masks are mapped too, one run after another."""
     mapped = {name for name, dim in zip(_TENSORS, dims, strict=False) if dim is not None}
     request = _request(flat[:-1])
-    rates = request.recurrent_dropout or request.zoneout_h or request.zoneout_c
-    if mapped & {*WEIGHTS, "seed", "batch_sizes"} or request.batch_sizes is not None or (rates and request.training):
-        return torch.vmap(_loop_op, dims, randomness=info.randomness)(*flat), (0, 0, 0, 0, 0)
-    batch = {"x": 1, "h": 0, "c": 0, "lengths": 0, "reset": 0}
+    lstm = len(request.state) > 1
+    every = lstm and request.states
+    drawn = request.training and (request.recurrent_dropout or request.zoneout_h or request.zoneout_c)
+    if mapped & {*WEIGHTS, "seed", "batch_sizes"} or request.batch_sizes is not None or drawn:
+        runs = [torch.ops.recurra.scan(*_nth(flat, dims, k)) for k in range(info.batch_size)]
+        out = 0, 0, 0 if lstm else None, 0 if every else None, None
+        parts = zip(*runs, strict=True)
+        return tuple(part[0] if dim is None else torch.stack(part) for part, dim in zip(parts, out, strict=True)), out
+    at = {"x": 1, "h": 0, "c": 0, "lengths": 0, "reset": 0}  # where each has its rows
     folded = list(flat)
     for k, (name, dim) in enumerate(zip(_TENSORS, dims, strict=False)):
-        if name in batch and flat[k] is not None:
-            at = batch[name]
+        if name in at and flat[k] is not None:
             value = flat[k].expand(info.batch_size, *flat[k].shape) if dim is None else flat[k].movedim(dim, 0)
-            folded[k] = value.movedim(0, at).flatten(at, at + 1)
+            folded[k] = value.movedim(0, at[name]).flatten(at[name], at[name] + 1)
     outputs, h, c, cells, saved = torch.ops.recurra.scan(*folded)
-    lstm = len(request.state) > 1
-    rows = (info.batch_size, -1) if h.shape[0] else (info.batch_size, 0)
-    every = cells.unflatten(1, rows) if lstm and request.states else cells
-    result = outputs.unflatten(1, rows), h.unflatten(0, rows), c.unflatten(0, rows) if lstm else c, every, saved
-    return result, (1, 0, 0 if lstm else None, 1 if lstm and request.states else None, None)
+    rows = info.batch_size, h.shape[0] // info.batch_size
+    c, cells = c.unflatten(0, rows) if lstm else c, cells.unflatten(1, rows) if every else cells
+    out = 1, 0, 0 if lstm else None, 1 if every else None, None
+    return (outputs.unflatten(1, rows), h.unflatten(0, rows), c, cells, saved), out
 
 
-def _loop_op(*flat: Any) -> tuple[Tensor, ...]:
-    """`recurra::scan` by the loop."""
-    request = _request(flat[:-1])
-    scan = loop.run(request)
-    none = scan.outputs.new_zeros(0)
-    lstm = len(request.state) > 1
-    cells = scan.states[1] if lstm and scan.states is not None else none
-    return scan.outputs, scan.state[0], scan.state[1] if lstm else none, cells, none
+def _nth(flat: tuple[Any, ...], dims: tuple[Any, ...], k: int) -> list[Any]:
+    return [value if dim is None else value.select(dim, k) for value, dim in zip(flat, dims, strict=True)]

@@ -59,7 +59,7 @@ class Request:
     @property
     def named(self) -> dict[str, Tensor]:
         """Everything a gradient may flow to, by name: x, the state, the weights that are there and not yet used."""
-        named = {"x": self.x, **self.state._asdict()}
+        named = {"x": self.x, **dict(zip(self.state._fields, self.state, strict=True))}
         for name in WEIGHTS:
             if self.projected and name in ("weight_ih", "bias_ih", "gain_ih"):
                 continue
