@@ -1,4 +1,5 @@
-// The only file that knows Python: names, shapes checked, one call each, the GIL released around it.
+// The door to the runtime and the codec: names, shapes checked, one call each, the GIL released around it. The kernels
+// for training are in kernel_bindings.cpp. No other file knows Python.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -33,14 +34,6 @@ auto data_or_null(const A& a) -> decltype(a->data()) {
     return a ? a->data() : nullptr;
 }
 
-Kind kind_of(const std::string& name) {
-    if (name == "rnn_tanh") return Kind::rnn_tanh;
-    if (name == "rnn_relu") return Kind::rnn_relu;
-    if (name == "lstm") return Kind::lstm;
-    if (name == "gru") return Kind::gru;
-    throw std::invalid_argument("a cell is 'rnn_tanh', 'rnn_relu', 'lstm' or 'gru', not '" + name + "'");
-}
-
 template <class F>
 recurra::Weights<F> weights_of(Kind kind, long inputs, long hidden, const Array<const F, 2>& ih,
                                const Array<const F, 2>& hh, const Maybe<const F, 1>& bih,
@@ -49,7 +42,9 @@ recurra::Weights<F> weights_of(Kind kind, long inputs, long hidden, const Array<
     need(ih.shape(0) == rows && ih.shape(1) == size_t(inputs), "weight_ih must be [gates * hidden, inputs]");
     need(hh.shape(0) == rows && hh.shape(1) == size_t(hidden), "weight_hh must be [gates * hidden, hidden]");
     need((!bih || bih->shape(0) == rows) && (!bhh || bhh->shape(0) == rows), "a bias must be [gates * hidden]");
-    return {ih.data(), hh.data(), data_or_null(bih), data_or_null(bhh)};
+    recurra::Weights<F> w{};
+    w.ih = ih.data(), w.hh = hh.data(), w.bias_ih = data_or_null(bih), w.bias_hh = data_or_null(bhh);
+    return w;
 }
 
 template <class A>
@@ -59,83 +54,6 @@ void need_shape(const A& a, size_t d0, size_t d1, const char* rule) {
 template <class A>
 void need_shape(const A& a, size_t d0, size_t d1, size_t d2, const char* rule) {
     need(a.shape(0) == d0 && a.shape(1) == d1 && a.shape(2) == d2, rule);
-}
-
-template <class F>
-void forward(const std::string& cell, Array<const F, 3> x, Maybe<const int64_t, 1> lengths, Maybe<const bool, 2> reset,
-             Array<const F, 2> h0, Maybe<const F, 2> c0, Array<const F, 2> ih, Array<const F, 2> hh,
-             Maybe<const F, 1> bih, Maybe<const F, 1> bhh, Array<F, 3> y, Maybe<F, 3> cs, Array<F, 2> hn,
-             Maybe<F, 2> cn, Maybe<F, 1> saved, int threads) {
-    const Kind kind = kind_of(cell);
-    const long T = long(x.shape(0)), B = long(x.shape(1)), I = long(x.shape(2)), H = long(h0.shape(1));
-    const auto w = weights_of<F>(kind, I, H, ih, hh, bih, bhh);
-    need_shape(h0, B, H, "h0 must be [rows, hidden]");
-    need_shape(hn, B, H, "hn must be [rows, hidden]");
-    need_shape(y, T, B, H, "y must be [steps, rows, hidden]");
-    need(kind != Kind::lstm || (c0 && cn), "an lstm needs c0 and cn");
-    if (c0) need_shape(*c0, B, H, "c0 must be [rows, hidden]");
-    if (cn) need_shape(*cn, B, H, "cn must be [rows, hidden]");
-    if (cs) need_shape(*cs, T, B, H, "cs must be [steps, rows, hidden]");
-    if (lengths) need(lengths->shape(0) == size_t(B), "lengths must be [rows]");
-    if (reset) need_shape(*reset, B, T, "reset must be [rows, steps]");
-    if (saved) need(long(saved->shape(0)) == recurra::saved_size<F>(kind, B, T, H), "saved must be [saved_size()]");
-    recurra::Forward<F> f{};
-    f.rows = B, f.steps = T;
-    f.x = x.data(), f.x_row = I, f.x_step = B * I;
-    f.lengths = data_or_null(lengths);
-    f.reset = reinterpret_cast<const uint8_t*>(data_or_null(reset)), f.reset_row = T, f.reset_step = 1;
-    f.h0 = h0.data(), f.c0 = data_or_null(c0);
-    f.y = y.data(), f.y_row = H, f.y_step = B * H;
-    f.hn = hn.data(), f.cn = data_or_null(cn), f.cs = data_or_null(cs), f.saved = data_or_null(saved);
-    nb::gil_scoped_release free;
-    const recurra::Packed<F> packed(kind, I, H, w, false);
-    recurra::forward(packed.layer(), f, threads);
-}
-
-template <class F>
-void backward(const std::string& cell, Array<const F, 3> x, Maybe<const int64_t, 1> lengths, Maybe<const bool, 2> reset,
-              Array<const F, 2> h0, Maybe<const F, 2> c0, Array<const F, 2> ih, Array<const F, 2> hh,
-              Array<const F, 3> y, Maybe<const F, 3> cs, Array<const F, 1> saved, Maybe<const F, 3> dy,
-              Maybe<const F, 3> dcs, Maybe<const F, 2> dhn, Maybe<const F, 2> dcn, Maybe<F, 3> dx, Array<F, 2> dh0,
-              Maybe<F, 2> dc0, Array<F, 2> dih, Array<F, 2> dhh, Array<F, 1> dbih, Array<F, 1> dbhh, int threads) {
-    const Kind kind = kind_of(cell);
-    const long T = long(x.shape(0)), B = long(x.shape(1)), I = long(x.shape(2)), H = long(h0.shape(1));
-    const size_t G = size_t(recurra::gates(kind) * H);
-    const auto w = weights_of<F>(kind, I, H, ih, hh, std::nullopt, std::nullopt);
-    need_shape(h0, B, H, "h0 must be [rows, hidden]");
-    need_shape(dh0, B, H, "dh0 must be [rows, hidden]");
-    need_shape(y, T, B, H, "y must be [steps, rows, hidden]");
-    need(kind != Kind::lstm || (c0 && cs && dc0), "an lstm needs c0, cs and dc0");
-    if (c0) need_shape(*c0, B, H, "c0 must be [rows, hidden]");
-    if (dc0) need_shape(*dc0, B, H, "dc0 must be [rows, hidden]");
-    if (cs) need_shape(*cs, T, B, H, "cs must be [steps, rows, hidden]");
-    if (dy) need_shape(*dy, T, B, H, "dy must be [steps, rows, hidden]");
-    if (dcs) need_shape(*dcs, T, B, H, "dcs must be [steps, rows, hidden]");
-    if (dhn) need_shape(*dhn, B, H, "dhn must be [rows, hidden]");
-    if (dcn) need_shape(*dcn, B, H, "dcn must be [rows, hidden]");
-    if (dx) need_shape(*dx, T, B, I, "dx must be [steps, rows, inputs]");
-    if (lengths) need(lengths->shape(0) == size_t(B), "lengths must be [rows]");
-    if (reset) need_shape(*reset, B, T, "reset must be [rows, steps]");
-    need(long(saved.shape(0)) == recurra::saved_size<F>(kind, B, T, H), "saved must be [saved_size()]");
-    need_shape(dih, G, I, "dih must be [gates * hidden, inputs]");
-    need_shape(dhh, G, H, "dhh must be [gates * hidden, hidden]");
-    need(dbih.shape(0) == G && dbhh.shape(0) == G, "a bias gradient must be [gates * hidden]");
-    recurra::Backward<F> b{};
-    recurra::Forward<F>& f = b.run;
-    f.rows = B, f.steps = T;
-    f.x = x.data(), f.x_row = I, f.x_step = B * I;
-    f.lengths = data_or_null(lengths);
-    f.reset = reinterpret_cast<const uint8_t*>(data_or_null(reset)), f.reset_row = T, f.reset_step = 1;
-    f.h0 = h0.data(), f.c0 = data_or_null(c0);
-    // The engine only reads these on its way back.
-    f.y = const_cast<F*>(y.data()), f.y_row = H, f.y_step = B * H;
-    f.cs = const_cast<F*>(data_or_null(cs)), f.saved = const_cast<F*>(saved.data());
-    b.dy = data_or_null(dy), b.dcs = data_or_null(dcs), b.dhn = data_or_null(dhn), b.dcn = data_or_null(dcn);
-    b.dx = data_or_null(dx), b.dh0 = dh0.data(), b.dc0 = data_or_null(dc0);
-    b.dih = dih.data(), b.dhh = dhh.data(), b.dbih = dbih.data(), b.dbhh = dbhh.data();
-    nb::gil_scoped_release free;
-    const recurra::Packed<F> packed(kind, I, H, w, true);
-    recurra::backward(packed.layer(), b, threads);
 }
 
 // The arrays of a series' state, in this order, checked against the recursion.
@@ -215,24 +133,9 @@ void bind_series(nb::module_& m) {
             "out"_a.noconvert(), "Fill the naive answers known now.");
 }
 
-template <class F>
-void bind_training(nb::module_& m) {
-    m.def("forward", &forward<F>, "cell"_a, "x"_a.noconvert(), "lengths"_a.noconvert().none(),
-          "reset"_a.noconvert().none(), "h0"_a.noconvert(), "c0"_a.noconvert().none(), "weight_ih"_a.noconvert(),
-          "weight_hh"_a.noconvert(), "bias_ih"_a.noconvert().none(), "bias_hh"_a.noconvert().none(), "y"_a.noconvert(),
-          "cs"_a.noconvert().none(), "hn"_a.noconvert(), "cn"_a.noconvert().none(), "saved"_a.noconvert().none(),
-          "threads"_a,
-          "One layer over time: fills y, cs, hn, cn and saved. Everything is time first and C-contiguous.");
-    m.def("backward", &backward<F>, "cell"_a, "x"_a.noconvert(), "lengths"_a.noconvert().none(),
-          "reset"_a.noconvert().none(), "h0"_a.noconvert(), "c0"_a.noconvert().none(), "weight_ih"_a.noconvert(),
-          "weight_hh"_a.noconvert(), "y"_a.noconvert(), "cs"_a.noconvert().none(), "saved"_a.noconvert(),
-          "dy"_a.noconvert().none(), "dcs"_a.noconvert().none(), "dhn"_a.noconvert().none(), "dcn"_a.noconvert().none(),
-          "dx"_a.noconvert().none(), "dh0"_a.noconvert(), "dc0"_a.noconvert().none(), "dweight_ih"_a.noconvert(),
-          "dweight_hh"_a.noconvert(), "dbias_ih"_a.noconvert(), "dbias_hh"_a.noconvert(), "threads"_a,
-          "Gradients of `forward`: fills dx, dh0, dc0 and ADDS to the four of the weights.");
-}
-
 }  // namespace
+
+void bind_kernel(nb::module_& m);  // kernel_bindings.cpp
 
 NB_MODULE(_core, m) {
     m.doc() =
@@ -241,20 +144,12 @@ NB_MODULE(_core, m) {
     m.def(
         "isa", [] { return std::string(recurra::engine<float>().name); },
         "The instruction set in use: 'avx512', 'avx2' or 'portable'. The environment variable RECURRA_ISA lowers it.");
-    m.def(
-        "saved_size",
-        [](const std::string& cell, long rows, long steps, long hidden, bool is_double) {
-            return is_double ? recurra::saved_size<double>(kind_of(cell), rows, steps, hidden)
-                             : recurra::saved_size<float>(kind_of(cell), rows, steps, hidden);
-        },
-        "cell"_a, "rows"_a, "steps"_a, "hidden"_a, "double"_a, "How many numbers `forward` must save for `backward`.");
-    bind_training<float>(m);
-    bind_training<double>(m);
+    bind_kernel(m);
     bind_series(m);
 
     nb::class_<recurra::Stack>(m, "Stack", "A stack of causal recurrent layers, float32, weights packed once.")
         .def(
-            "__init__", [](recurra::Stack* s, const std::string& cell) { new (s) recurra::Stack(kind_of(cell)); },
+            "__init__", [](recurra::Stack* s, const std::string& cell) { new (s) recurra::Stack(recurra::kind_of(cell)); },
             "cell"_a)
         .def(
             "add",

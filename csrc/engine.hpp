@@ -1,7 +1,9 @@
 // What one instruction set's engine can do. The same source (engine.cpp) is compiled once per instruction set;
-// model.cpp picks. Everything here is raw pointers in the caller's memory: no Python, no torch, no allocation.
+// dispatch.cpp picks. Everything here is raw pointers in the caller's memory: no Python, no torch, no allocation.
 #pragma once
 #include <cstdint>
+
+#include "team.hpp"
 
 namespace recurra {
 
@@ -9,56 +11,100 @@ enum class Kind : int { rnn_tanh = 0, rnn_relu = 1, lstm = 2, gru = 3 };
 
 // Gates of a unit in the weights (torch's order: lstm i f g o, gru r z n).
 constexpr int gates(Kind kind) { return kind == Kind::lstm ? 4 : kind == Kind::gru ? 3 : 1; }
-// Numbers kept per unit and step for the backward pass. gru: n r z and W_hn h + b_hn (it is multiplied by r, so it is
-// needed).
+// Sums of a unit in a step. gru: n r z and W_hn h + b_hn apart, since it is multiplied by r.
 constexpr int slots(Kind kind) { return kind == Kind::lstm || kind == Kind::gru ? 4 : 1; }
+
+// torch's parameters of the layer (float32 or float64, C order), G = gates, P = outputs; null for what it has not.
+template <class F>
+struct Weights {
+    const F *ih, *hh, *bias_ih, *bias_hh;  // [G * hidden, inputs], [G * hidden, P], [G * hidden] twice
+    const F* hr;                           // projection [P, hidden]
+    const F* peephole;                     // lstm: [3 * hidden], i f o
+    const F *gain_hh, *gain_c, *bias_c;    // layer norm: [G * hidden], lstm also [hidden] twice; then ih is null
+};
 
 // One layer, one direction. Units are grouped in panels of `width` (a vector register); a panel's gates lie side by
 // side, and the last panel is padded with zero weights, so that no unit ever takes a different code path.
 template <class F>
 struct Layer {
     Kind kind;
-    long inputs, hidden, panels;
-    F* wx;    // [panels][inputs][gates * width]
-    F* wh;    // [panels][hidden][gates * width]
-    F* bias;  // [panels][slots * width]
-    F* wxt;   // backward only: [ceil(inputs / width)][panels * slots * width][width], grouped by four
-    F* wht;   // backward only: the same over hidden
+    bool norm;  // layer norm: x holds the gates' sums of the input, normalised already
+    long inputs, hidden, outputs, panels, columns;  // panels, columns: vectors over hidden and over outputs
+    F *wx, *wh;                        // [panels][inputs][gates * width], [panels][outputs][gates * width]
+    F* bias;                           // [panels][slots * width]
+    F* project;                        // columns over outputs (see packed_at), or null
+    F* peephole;                       // [panels][3 * width], or null
+    F *gain, *gain_c, *bias_c;         // [panels][slots * width], [panels * width] twice, or null
+    F *wxt, *wht, *unproject;          // backward only: columns over inputs, outputs and hidden
 };
 
-// torch's parameters of the layer (float32 or float64, C order). The biases may be null.
-template <class F>
-struct Weights {
-    const F *ih, *hh, *bias_ih, *bias_hh;  // [gates * hidden, inputs], [gates * hidden, hidden], [gates * hidden] twice
+// Where the frame of (time t, batch row r) lies: packed sequences start time t at first[t].
+struct Frames {
+    const int64_t* first;
+    long step, row;
+    long at(long t, long r) const { return (first ? first[t] : t * step) + r * row; }
 };
 
-// Strides are in elements. x, y: element (row, step, k) at row * x_row + step * x_step + k.
+// The rows that one team plays, the longest first; null arrays where every row has all the steps.
+struct Plan {
+    long rows, steps, first_row;  // steps: of the longest row
+    const int64_t* order;         // [rows] the batch's row
+    const int64_t* length;        // [rows] in that order
+    const int64_t* active;        // [steps] rows that are alive at step s
+    const int64_t* before;        // [steps + 1] frames of this plan before step s
+    long all_rows, first_place, places;  // of the call; the place of row i among them: first_place + i * places
+    const int64_t* all_before;           // [steps + 1] frames of all rows before step s
+    long row(long i) const { return order ? order[i] : first_row + i; }
+    long end(long i) const { return length ? length[i] : steps; }
+    long alive(long s) const { return active ? active[s] : rows; }
+    long frame(long s) const { return before ? before[s] : s * rows; }
+    // Where a row and its frame stand in what is saved, however the rows are divided.
+    long place(long i) const { return first_place + i * places; }
+    long saved(long s, long i) const { return (all_before ? all_before[s] : s * all_rows) + place(i); }
+};
+
+// The old value stays with these probabilities, or, where not training, takes this share (Krueger et al. 2017).
+struct Zoneout {
+    double h, c;
+    bool training;
+    uint64_t seed;
+    uint32_t stream;  // h: + 2, c: + 3
+    bool any() const { return h > 0 || c > 0; }
+};
+
+// What a forward pass reads and writes. P: outputs. By frames: element (frame, k) at frame * width + k.
 template <class F>
 struct Forward {
-    long rows, steps;
-    const F* x;
-    long x_row, x_step;
-    const int64_t* lengths;  // [rows] or null: frames from lengths[row] on give y = 0 and leave the state alone
-    const uint8_t* reset;  // or null: non-zero at row * reset_row + step * reset_step zeroes the state BEFORE that step
-    long reset_row, reset_step;
-    const F *h0, *c0;  // [rows, hidden]; c0 for lstm
-    F* y;
-    long y_row, y_step;
-    F *hn, *cn;  // [rows, hidden]; may be the same memory as h0, c0
-    F* cs;       // lstm, or null: every c_t, strides as y
-    F* saved;    // null, or [steps * rows][panels * slots * width] for the backward pass
-    F* work;     // forward_work() elements
+    long steps;  // of the whole call
+    Frames frames;
+    bool reverse;          // each row from its last frame to its first
+    const F* x;            // by frames, inputs wide; gates * hidden wide with layer norm
+    const uint8_t* reset;  // [batch, steps] or null: the state is zero before that step
+    const F *h0, *c0;      // [batch, P], [batch, hidden]
+    F *hn, *cn;
+    F* y;             // by frames, P wide
+    F* cells;         // by frames, hidden wide: every c; or null
+    const F* h_mask;  // [batch, P] or null: what the recurrent product sees of h, a factor
+    Zoneout zone;
+    long every;       // 0: the gates are saved; k: they are computed again, from the cells of every k-th step
+    F *saved, *kept;  // gates [frame][frame_size] and cells; null where no gradient is wanted
+    F* work;          // forward_work() elements for each member of the team, and once more for the team
 };
 
 template <class F>
 struct Backward {
-    Forward<F> run;              // what the forward pass was given and wrote (y, cs, saved)
-    const F *dy, *dcs;           // gradients of y and cs, strides as y; null for none
-    const F *dhn, *dcn;          // gradients of the final state [rows, hidden]; null for none
-    F* dx;                       // strides as x; null where nobody wants it
-    F *dh0, *dc0;                // [rows, hidden]
-    F *dih, *dhh, *dbih, *dbhh;  // ADDED to, torch's shapes
-    F* work;                     // backward_work() elements
+    Forward<F> run;         // what the forward pass was given and wrote
+    const F *dy, *dcells;   // gradients of y and cells, by frames; null for none
+    const F *dhn, *dcn;     // gradients of the final state; null for none
+    F* dx;                  // by frames; null where nobody wants it
+    F *dh0, *dc0;           // [batch, P], [batch, hidden]
+    F* sums;                // sums_size() elements, ADDED to: the gradients of the weights, packed; see unpack
+};
+
+// Gradients of the weights in torch's shapes; null where there is none or nobody wants it.
+template <class F>
+struct Gradients {
+    F *ih, *hh, *bias_ih, *bias_hh, *hr, *peephole, *gain_hh, *gain_c, *bias_c;
 };
 
 template <class F>
@@ -67,12 +113,17 @@ struct Engine {
     int width;
     void (*pack)(const Layer<F>&, const Weights<F>&);
     void (*pack_transposed)(const Layer<F>&, const Weights<F>&);
-    long (*forward_work)(const Layer<F>&, long rows, long steps);
-    void (*forward)(const Layer<F>&, const Forward<F>&);
-    long (*backward_work)(const Layer<F>&, long rows, long steps);
-    void (*backward)(const Layer<F>&, const Backward<F>&);
-    // y [rows, outputs] = x [rows, inputs] @ weight.T + bias, in a fixed order per element
+    long (*frame_size)(const Layer<F>&);  // numbers that a frame saves, its cells apart
+    long (*forward_work)(const Layer<F>&, long rows, int team);
+    void (*forward)(const Layer<F>&, const Forward<F>&, const Plan&, Team);
+    long (*backward_work)(const Layer<F>&, long rows, long every, int team);
+    void (*backward)(const Layer<F>&, const Backward<F>&, const Plan&, Team);
+    long (*sums_size)(const Layer<F>&);
+    void (*unpack)(const Layer<F>&, const F* sums, const Gradients<F>&);  // adds
+    // y = x / (1 - p) where the mask of [steps, rows, units] keeps it, else 0
+    void (*mask)(const F* x, F* y, long steps, long rows, long units, double p, uint64_t seed, uint32_t stream);
     void (*pack_linear)(const F* weight, long outputs, long inputs, F* packed);
+    // y [rows, outputs] = x [rows, inputs] @ weight.T + bias, in a fixed order per element
     void (*linear)(const F* x, long rows, long inputs, const F* packed, const F* bias, long outputs, F* y, F* work);
 };
 

@@ -4,13 +4,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <string>
-#include <thread>
+#include <stdexcept>
 
 namespace recurra {
 namespace {
 
-constexpr double WORTH_A_THREAD = 2e6;  // multiply-adds; starting a thread costs as much as about this many
+constexpr double WORTH_A_THREAD = 1e6;         // multiply-adds; to wake a thread costs as much as a tenth of them
+constexpr double WORTH_A_MEETING = 5e4;        // multiply-adds of a step, for the threads to meet after each
+constexpr long LARGE_WEIGHTS = 3 << 19;        // bytes; from there on each thread reads its share of the weights only
+constexpr long PART_BYTES = 400'000;           // gates of the rows of a part that stay in the L2 cache
+constexpr long ROWS_A_THREAD = 8, GROUP = 48;  // so that the register tiles are full
 
 long round_up(long n, long to) { return (n + to - 1) / to * to; }
 
@@ -41,39 +44,6 @@ F* scratch(long n) {  // one a thread, kept: a step of a live stream allocates n
     return memory.data();
 }
 
-// work(part, first row, rows) on `parts` threads, this one included.
-template <class Work>
-void over_rows(long rows, int parts, Work work) {
-    std::vector<std::thread> others;
-    for (int i = 1; i < parts; i++)
-        others.emplace_back([=] { work(i, rows * i / parts, rows * (i + 1) / parts - rows * i / parts); });
-    work(0, 0, rows / parts);
-    for (auto& thread : others) thread.join();
-}
-
-template <class F>
-int useful_threads(const Layer<F>& l, long rows, long steps, int threads) {
-    const double work =
-        double(rows) * double(steps) * double(gates(l.kind)) * double(l.hidden) * double(l.inputs + l.hidden);
-    const long most = std::min<long>({long(threads), rows, long(work / WORTH_A_THREAD) + 1});
-    return int(std::max<long>(most, 1));
-}
-
-// The run of the rows from `first` on.
-template <class F>
-Forward<F> rows_of(const Layer<F>& l, Forward<F> f, long first, long rows) {
-    const long H = l.hidden;
-    auto shift = [](auto*& p, long n) {
-        if (p) p += n;
-    };
-    f.rows = rows;
-    shift(f.x, first * f.x_row), shift(f.lengths, first), shift(f.reset, first * f.reset_row);
-    shift(f.h0, first * H), shift(f.c0, first * H), shift(f.hn, first * H), shift(f.cn, first * H);
-    shift(f.y, first * f.y_row), shift(f.cs, first * f.y_row);
-    shift(f.saved, saved_size<F>(l.kind, first, f.steps, H));
-    return f;
-}
-
 }  // namespace
 
 template <>
@@ -95,6 +65,14 @@ const Engine<double>& engine<double>() {
     return best;
 }
 
+Kind kind_of(const std::string& name) {
+    if (name == "rnn_tanh") return Kind::rnn_tanh;
+    if (name == "rnn_relu") return Kind::rnn_relu;
+    if (name == "lstm") return Kind::lstm;
+    if (name == "gru") return Kind::gru;
+    throw std::invalid_argument("a cell is 'rnn_tanh', 'rnn_relu', 'lstm' or 'gru', not '" + name + "'");
+}
+
 template <class F>
 Buffer<F>::~Buffer() {
     std::free(memory_);
@@ -110,70 +88,169 @@ void Buffer<F>::grow(long n) {
 }
 
 template <class F>
-Packed<F>::Packed(Kind kind, long inputs, long hidden, const Weights<F>& weights, bool transposed) {
-    const long W = engine<F>().width, P = round_up(hidden, W) / W, row = P * slots(kind) * W;
-    const long wx = P * inputs * gates(kind) * W, wh = P * hidden * gates(kind) * W;
-    const long wxt = transposed ? row * round_up(inputs, W) : 0, wht = transposed ? row * P * W : 0;
-    memory_.grow(round_up(wx, 16) + round_up(wh, 16) + round_up(row, 16) + round_up(wxt, 16) + wht + 16);
-    F* at = memory_.data();
-    auto cut = [&at](long n) {
-        F* p = at;
-        at += round_up(n, 16);
-        return p;
+Packed<F>::Packed(const Shape& s, const Weights<F>& weights, Uses uses) {
+    const long W = engine<F>().width, P = round_up(s.hidden, W) / W, C = round_up(s.outputs, W) / W;
+    const long G = gates(s.kind) * W, S = slots(s.kind) * W, row = P * S, vx = round_up(s.inputs, W);
+    struct Piece {
+        F*& at;
+        long size;
     };
-    layer_ = {kind, inputs, hidden, P, cut(wx), cut(wh), cut(row), cut(wxt), cut(wht)};
+    layer_ = {};
+    layer_.kind = s.kind, layer_.norm = s.norm, layer_.inputs = s.inputs, layer_.hidden = s.hidden;
+    layer_.outputs = s.outputs, layer_.panels = P, layer_.columns = C;
+    const Piece pieces[] = {{layer_.wx, uses.forward && !s.norm ? P * s.inputs * G : 0},
+                            {layer_.wh, uses.forward ? P * s.outputs * G : 0},
+                            {layer_.bias, row},
+                            {layer_.project, s.projected ? s.hidden * C * W : 0},  // also says that there is one
+                            {layer_.peephole, s.peephole ? 3 * P * W : 0},
+                            {layer_.gain, s.norm ? row : 0},
+                            {layer_.gain_c, s.norm ? P * W : 0},
+                            {layer_.bias_c, s.norm ? P * W : 0},
+                            {layer_.wxt, uses.to_x && !s.norm ? row * vx : 0},
+                            {layer_.wht, uses.backward ? row * C * W : 0},
+                            {layer_.unproject, uses.backward && s.projected ? s.outputs * P * W : 0}};
+    // A product reads a little ahead of its weights: one more block of them.
+    long all = 64 * 4 * W;
+    for (const Piece& piece : pieces) all += round_up(piece.size, 64 / long(sizeof(F)));
+    memory_.grow(all);
+    F* at = memory_.data();
+    for (const Piece& piece : pieces) {
+        piece.at = piece.size ? at : nullptr;
+        at += round_up(piece.size, 64 / long(sizeof(F)));
+    }
     engine<F>().pack(layer_, weights);
-    if (transposed) engine<F>().pack_transposed(layer_, weights);
+    if (uses.backward) engine<F>().pack_transposed(layer_, weights);
 }
 
-template <class F>
-long saved_size(Kind kind, long rows, long steps, long hidden) {
-    return rows * steps * round_up(hidden, engine<F>().width) * slots(kind);
-}
-
-template <class F>
-void forward(const Layer<F>& layer, Forward<F> run, int threads) {
-    over_rows(run.rows, useful_threads(layer, run.rows, run.steps, threads), [&layer, run](int, long first, long rows) {
-        Forward<F> part = rows_of(layer, run, first, rows);
-        part.work = scratch<F>(engine<F>().forward_work(layer, rows, run.steps));
-        engine<F>().forward(layer, part);
-    });
-}
-
-template <class F>
-void backward(const Layer<F>& layer, Backward<F> run, int threads) {
-    const long G = gates(layer.kind) * layer.hidden, ih = G * layer.inputs, hh = G * layer.hidden,
-               all = ih + hh + 2 * G;
-    const Forward<F>& f = run.run;
-    const int parts = useful_threads(layer, f.rows, f.steps, threads);
-    Buffer<F> sums(all * parts);
-    std::memset(sums.data(), 0, sizeof(F) * size_t(all * parts));
-    over_rows(f.rows, parts, [&, run](int part, long first, long rows) {
-        Backward<F> b = run;
-        auto shift = [](auto*& p, long n) {
-            if (p) p += n;
-        };
-        b.run = rows_of(layer, run.run, first, rows);
-        shift(b.dy, first * f.y_row), shift(b.dcs, first * f.y_row), shift(b.dx, first * f.x_row);
-        shift(b.dhn, first * layer.hidden), shift(b.dcn, first * layer.hidden);
-        shift(b.dh0, first * layer.hidden), shift(b.dc0, first * layer.hidden);
-        b.dih = sums.data() + part * all;
-        b.dhh = b.dih + ih, b.dbih = b.dhh + hh, b.dbhh = b.dbih + G;
-        b.work = scratch<F>(engine<F>().backward_work(layer, rows, f.steps));
-        engine<F>().backward(layer, b);
-    });
-    for (int part = 0; part < parts; part++) {
-        const F* from = sums.data() + part * all;
-        auto add = [&from](F* to, long n) {
-            for (long i = 0; i < n; i++) to[i] += from[i];
-            from += n;
-        };
-        add(run.dih, ih), add(run.dhh, hh), add(run.dbih, G), add(run.dbhh, G);
+Schedule::Schedule(const Shape& s, long width, long size, long rows, long steps, const int64_t* lengths, int threads) {
+    if (lengths && std::all_of(lengths, lengths + rows, [=](int64_t n) { return n == steps; })) lengths = nullptr;
+    for (long r = 0; r < rows; r++) frames_ += lengths ? lengths[r] : steps;
+    const long units = round_up(s.hidden, width), panels = units / width;
+    const double cost = double(gates(s.kind)) * double(s.hidden) * double(s.inputs + s.outputs);
+    const long weights = (s.inputs + s.outputs) * units * gates(s.kind) * size;
+    threads = int(std::min<double>(threads, double(frames_) * cost / WORTH_A_THREAD + 1));
+    const bool units_can = !s.norm && !s.projected && panels >= 2 * threads &&
+                           double(frames_) / double(std::max(steps, 1L)) * cost > WORTH_A_MEETING;
+    long parts = 1;
+    if (threads > 1 && units_can && (weights > LARGE_WEIGHTS || rows < ROWS_A_THREAD * threads)) {
+        threads_ = threads, one_team_ = true;
+    } else {
+        threads_ = int(std::min<long>(threads, std::max(rows, 1L)));
+        parts = threads_;
+        if (weights <= LARGE_WEIGHTS) {
+            const long most = std::max(1L, PART_BYTES / (slots(s.kind) * units * size) / GROUP) * GROUP;
+            parts = round_up((rows + most - 1) / most, threads_);
+        }
+        parts = std::max(1L, std::min(parts, rows));
+    }
+    // Rows of unlike lengths are dealt out, the longest first, so that the parts are alike.
+    std::vector<int64_t> sorted(size_t(lengths ? rows : 0));
+    for (size_t i = 0; i < sorted.size(); i++) sorted[i] = int64_t(i);
+    std::stable_sort(sorted.begin(), sorted.end(), [=](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+    memory_.resize(size_t(lengths ? 2 * rows + parts * (2 * steps + 1) + steps + 1 : 0));
+    int64_t* at = memory_.data();
+    int64_t* all = at;
+    for (long t = 0, alive = rows; lengths && t < steps; t++) {
+        while (alive > 0 && lengths[sorted[size_t(alive - 1)]] <= t) alive--;
+        all[t + 1] = all[t] + alive;  // all[0] is 0: the memory is new
+    }
+    if (lengths) at += steps + 1;
+    long row = 0;
+    for (long i = 0; i < parts; i++) {
+        if (!lengths) {
+            const long n = rows * (i + 1) / parts - row;
+            parts_.push_back({n, steps, row, nullptr, nullptr, nullptr, nullptr, rows, row, 1, nullptr});
+            row += n;
+            continue;
+        }
+        const long n = (rows - i + parts - 1) / parts;
+        int64_t *order = at, *length = at + n, *active = at + 2 * n;
+        for (long k = 0; k < n; k++) order[k] = sorted[size_t(i + k * parts)], length[k] = lengths[order[k]];
+        const long last = n ? length[0] : 0;
+        int64_t* before = active + last;
+        before[0] = 0;
+        for (long t = 0, alive = n; t < last; t++) {
+            while (alive > 0 && length[alive - 1] <= t) alive--;
+            active[t] = alive, before[t + 1] = before[t] + alive;
+        }
+        parts_.push_back({n, last, 0, order, length, active, before, rows, i, parts, all});
+        at = before + last + 1;
     }
 }
 
+template <class F>
+long saved_size(const Shape& s, const Schedule& schedule, long rows, long steps, long every) {
+    const long units = round_up(s.hidden, engine<F>().width);
+    const long cells = s.kind == Kind::lstm ? (every ? rows * (steps / every) : schedule.frames()) * units : 0;
+    Layer<F> l{};
+    l.kind = s.kind, l.norm = s.norm, l.panels = units / engine<F>().width;
+    return (every ? 0 : schedule.frames() * engine<F>().frame_size(l)) + cells;
+}
+
+namespace {
+
+// Gates and cells in the call's memory.
+template <class F>
+void place(const Layer<F>& l, const Schedule& schedule, Forward<F>& f) {
+    if (!f.saved) return;
+    if (l.kind == Kind::lstm) f.kept = f.saved + (f.every ? 0 : schedule.frames() * engine<F>().frame_size(l));
+    if (f.every) f.saved = nullptr;
+}
+
+// work(part, team, memory) for each part; `need(rows, members)` is the memory it wants.
+template <class F, class Need, class Work>
+void over_parts(const Schedule& schedule, Need need, Work work) {
+    Barrier barrier;
+    F* shared = schedule.one_team() ? scratch<F>(need(schedule.parts()[0].rows, schedule.threads())) : nullptr;
+    auto member = [&](int id, int size) {
+        if (shared) return work(schedule.parts()[0], Team{id, size, &barrier}, id, shared);
+        for (size_t i = size_t(id); i < schedule.parts().size(); i += size_t(size))
+            work(schedule.parts()[i], Team{}, id, scratch<F>(need(schedule.parts()[i].rows, 1)));
+    };
+    run_on_threads(
+        schedule.threads(),
+        [](void* data, int id, int size) { (*static_cast<decltype(member)*>(data))(id, size); }, &member);
+}
+
+}  // namespace
+
+template <class F>
+void forward(const Layer<F>& l, const Schedule& schedule, Forward<F> run) {
+    const Engine<F>& e = engine<F>();
+    place(l, schedule, run);
+    over_parts<F>(
+        schedule, [&](long rows, int team) { return e.forward_work(l, rows, team); },
+        [&](const Plan& plan, Team team, int, F* memory) {
+            Forward<F> f = run;
+            f.work = memory;
+            e.forward(l, f, plan, team);
+        });
+}
+
+template <class F>
+void backward(const Layer<F>& l, const Schedule& schedule, Backward<F> run, const Gradients<F>& gradients) {
+    const Engine<F>& e = engine<F>();
+    place(l, schedule, run.run);
+    const long size = round_up(e.sums_size(l), 16);
+    const int accounts = schedule.one_team() ? 1 : schedule.threads();
+    static thread_local Buffer<F> sums;
+    sums.grow(size * accounts);
+    F* all = sums.data();
+    std::memset(all, 0, sizeof(F) * size_t(size * accounts));
+    over_parts<F>(
+        schedule, [&](long rows, int team) { return e.backward_work(l, rows, run.run.every, team); },
+        [&](const Plan& plan, Team team, int id, F* memory) {
+            Backward<F> b = run;
+            b.run.work = memory;
+            b.sums = all + (schedule.one_team() ? 0 : id) * size;
+            e.backward(l, b, plan, team);
+        });
+    for (int i = 0; i < accounts; i++) e.unpack(l, all + i * size, gradients);
+}
+
 void Stack::add(long inputs, long hidden, const Weights<float>& weights) {
-    layers_.emplace_back(kind_, inputs, hidden, weights, false);
+    layers_.emplace_back(Shape{kind_, inputs, hidden, hidden, false, false, false}, weights,
+                         Packed<float>::Uses{true, false, false});
 }
 
 void Stack::run(const float* x, long rows, long steps, const int64_t* lengths, const float* h, const float* c, float* y,
@@ -190,12 +267,14 @@ void Stack::run(const float* x, long rows, long steps, const int64_t* lengths, c
             to = between[i % 2].data();
         }
         Forward<float> f{};
-        f.rows = rows, f.steps = steps, f.lengths = lengths;
-        f.x = from, f.x_row = steps * l.inputs, f.x_step = l.inputs;
-        f.y = to, f.y_row = steps * H, f.y_step = H;
+        f.steps = steps, f.frames = {nullptr, 1, steps};
+        f.x = from, f.y = to;
         f.h0 = h + i * rows * H, f.hn = hn + i * rows * H;
         if (c) f.c0 = c + i * rows * H, f.cn = cn + i * rows * H;
-        forward(l, f, 1);
+        const Schedule schedule(Shape{kind_, l.inputs, H, H, false, false, false}, engine<float>().width, sizeof(float),
+                                rows, steps, lengths, 1);
+        if (lengths) std::memset(to, 0, sizeof(float) * size_t(rows * steps * H));
+        forward(l, schedule, f);
         from = to;
     }
 }
@@ -219,11 +298,11 @@ template class Buffer<float>;
 template class Buffer<double>;
 template class Packed<float>;
 template class Packed<double>;
-template long saved_size<float>(Kind, long, long, long);
-template long saved_size<double>(Kind, long, long, long);
-template void forward<float>(const Layer<float>&, Forward<float>, int);
-template void forward<double>(const Layer<double>&, Forward<double>, int);
-template void backward<float>(const Layer<float>&, Backward<float>, int);
-template void backward<double>(const Layer<double>&, Backward<double>, int);
+template long saved_size<float>(const Shape&, const Schedule&, long, long, long);
+template long saved_size<double>(const Shape&, const Schedule&, long, long, long);
+template void forward<float>(const Layer<float>&, const Schedule&, Forward<float>);
+template void forward<double>(const Layer<double>&, const Schedule&, Forward<double>);
+template void backward<float>(const Layer<float>&, const Schedule&, Backward<float>, const Gradients<float>&);
+template void backward<double>(const Layer<double>&, const Schedule&, Backward<double>, const Gradients<double>&);
 
 }  // namespace recurra

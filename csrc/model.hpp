@@ -1,6 +1,7 @@
-// The engine of this machine, memory and threads. What bindings.cpp calls.
+// The engine of this machine, memory, and a call's division among threads. What bindings.cpp calls.
 #pragma once
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "engine.hpp"
@@ -9,6 +10,8 @@ namespace recurra {
 
 template <class F>
 const Engine<F>& engine();  // the best that this processor runs
+
+Kind kind_of(const std::string& name);  // throws std::invalid_argument
 
 // Memory aligned to 64 bytes.
 template <class F>
@@ -30,11 +33,21 @@ class Buffer {
     long size_ = 0;
 };
 
+// What a layer is, its weights apart. outputs: hidden, or the projection's width.
+struct Shape {
+    Kind kind;
+    long inputs, hidden, outputs;
+    bool projected, peephole, norm;
+};
+
 // One layer's weights, packed for this machine.
 template <class F>
 class Packed {
   public:
-    Packed(Kind kind, long inputs, long hidden, const Weights<F>& weights, bool transposed);
+    struct Uses {
+        bool forward, backward, to_x;  // to_x: the gradient of the input too
+    };
+    Packed(const Shape& shape, const Weights<F>& weights, Uses uses);
     const Layer<F>& layer() const { return layer_; }
 
   private:
@@ -42,16 +55,38 @@ class Packed {
     Buffer<F> memory_;
 };
 
-// Numbers that a training run keeps for its backward pass.
-template <class F>
-long saved_size(Kind kind, long rows, long steps, long hidden);
+// How the rows of a call are divided. Many rows: parts of rows, shared out among the threads. Few rows or large weights:
+// one part, whose units the threads share. The same arguments always give the same division.
+class Schedule {
+  public:
+    // lengths [rows], or null: all have `steps`.
+    Schedule(const Shape& shape, long width_of_vectors, long size_of_number, long rows, long steps,
+             const int64_t* lengths, int threads);
+    Schedule(const Schedule&) = delete;
+    Schedule& operator=(const Schedule&) = delete;
+    const std::vector<Plan>& parts() const { return parts_; }
+    long frames() const { return frames_; }
+    int threads() const { return threads_; }
+    bool one_team() const { return one_team_; }
 
-// Over the rows, on up to `threads` threads. `work` is theirs to fill. Rows are independent, so no result of `forward`
-// depends on threads; the weight gradients of `backward` are summed thread by thread, in order.
+  private:
+    std::vector<Plan> parts_;
+    std::vector<int64_t> memory_;
+    long frames_ = 0;
+    int threads_ = 1;
+    bool one_team_ = false;
+};
+
+// Numbers that a training run keeps for its backward pass; `every` as in Forward.
 template <class F>
-void forward(const Layer<F>& layer, Forward<F> run, int threads);
+long saved_size(const Shape& shape, const Schedule& schedule, long rows, long steps, long every);
+
+// `run.saved` is the whole call's memory of saved_size() numbers. No result of `forward` depends on the threads; the
+// weights' gradients of `backward`, which are added to, depend on their number only.
 template <class F>
-void backward(const Layer<F>& layer, Backward<F> run, int threads);
+void forward(const Layer<F>& layer, const Schedule& schedule, Forward<F> run);
+template <class F>
+void backward(const Layer<F>& layer, const Schedule& schedule, Backward<F> run, const Gradients<F>& gradients);
 
 // The runtime's stack of layers: float32, weights packed once, one thread.
 class Stack {

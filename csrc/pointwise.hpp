@@ -1,12 +1,12 @@
-// The equations of one step for one panel of units, forward and backward. Letters as in src/recurra/cells/*.py; the
-// matrix products are done already: `s` holds the gates' sums and receives their activations.
+// The equations of one step for one unit's vector, forward and backward. Letters as in src/recurra/cells/*.py; the
+// matrix products are done already.
 #pragma once
 #include "engine.hpp"
 #include "simd.hpp"
 
 namespace recurra::RECURRA_ISA {
 
-// Where the gates lie in a unit's slots. The input product fills gates() slots from `x_first`, the recurrent one from
+// Where the gates lie in a unit's slots. The input product fills gates() slots from 0, the recurrent one from
 // `h_first`. gru: n r z hn; so the input fills n r z and the recurrent part r z hn, both without a gap.
 constexpr int h_first(Kind kind) { return kind == Kind::gru ? 1 : 0; }
 constexpr int x_slot(Kind kind, int gate) { return kind == Kind::gru ? (gate + 1) % 3 : gate; }
@@ -18,56 +18,59 @@ RECURRA_INLINE Vec<F> relu(Vec<F> x) {
     return x < zero ? zero : x;  // NaN stays NaN
 }
 
-// h' (and c' in place of c) from the sums s and the last state.
-template <class F, Kind K>
-RECURRA_INLINE Vec<F> step_forward(F* s, Vec<F> h, Vec<F>& c) {
+// lstm, first half: s holds the sums of i f g o and receives the gates; returns c'. peephole: [3 * width] or null.
+template <class F>
+RECURRA_INLINE Vec<F> lstm_cell(Vec<F> (&s)[4], Vec<F> c, const F* peephole) {
     constexpr int W = WIDTH<F>;
-    const Vec<F> one = splat<F>(1);
-    if constexpr (K == Kind::lstm) {
-        const Vec<F> i = sigmoid<F>(load(s)), f = sigmoid<F>(load(s + W));
-        const Vec<F> g = tanh<F>(load(s + 2 * W)), o = sigmoid<F>(load(s + 3 * W));
-        store(s, i), store(s + W, f), store(s + 2 * W, g), store(s + 3 * W, o);
-        c = fma(f, c, i * g);
-        return o * tanh<F>(c);
-    } else if constexpr (K == Kind::gru) {
-        const Vec<F> r = sigmoid<F>(load(s + W)), z = sigmoid<F>(load(s + 2 * W));
-        const Vec<F> n = tanh<F>(fma(r, load(s + 3 * W), load(s)));
-        store(s, n), store(s + W, r), store(s + 2 * W, z);
-        return fma(z, h, (one - z) * n);
-    } else {
-        return K == Kind::rnn_tanh ? tanh<F>(load(s)) : relu<F>(load(s));
+    if (!peephole) {
+        activate<F, false, false, true, false>(s);
+        return fma(s[1], c, s[0] * s[2]);
     }
+    s[0] = fma(load(peephole), c, s[0]), s[1] = fma(load(peephole + W), c, s[1]);
+    Vec<F> ifg[3] = {s[0], s[1], s[2]};
+    activate<F, false, false, true>(ifg);
+    s[0] = ifg[0], s[1] = ifg[1], s[2] = ifg[2];
+    const Vec<F> next = fma(s[1], c, s[0] * s[2]);
+    s[3] = sigmoid<F>(fma(load(peephole + 2 * W), next, s[3]));
+    return next;
 }
 
-// Gradients of the sums into ds. dh comes in as the whole gradient of h' and leaves as the part of h's gradient that
-// does not pass through the weights; dc as the gradient of c' and leaves as that of c.
-template <class F, Kind K>
-RECURRA_INLINE void step_backward(const F* s, F* ds, Vec<F> h_last, Vec<F> c_last, Vec<F> h, Vec<F> c, Vec<F>& dh,
-                                  Vec<F>& dc) {
+// gru: s holds the sums of n r z hn and receives n r z (hn stays); returns h'.
+template <class F>
+RECURRA_INLINE Vec<F> gru_cell(Vec<F> (&s)[4], Vec<F> h) {
+    Vec<F> rz[2] = {s[1], s[2]};
+    activate<F, false, false>(rz);
+    s[1] = rz[0], s[2] = rz[1];
+    s[0] = tanh<F>(fma(s[1], s[3], s[0]));
+    return fma(s[2], h, (splat<F>(1) - s[2]) * s[0]);
+}
+
+// Gradients of the sums into ds, from the gradient dh of h' = o * t and dc of c'; t is tanh of c' (or of its norm), and
+// dt, the gradient that comes to c' through it, is in dc already where there is a norm. dc leaves as that of c.
+template <class F>
+RECURRA_INLINE void lstm_back(const Vec<F> (&gate)[4], Vec<F> (&ds)[4], Vec<F> c, Vec<F> t, Vec<F> dh,
+                              Vec<F>& dc, bool through_t, const F* peephole) {
     constexpr int W = WIDTH<F>;
-    const Vec<F> one = splat<F>(1);
-    if constexpr (K == Kind::lstm) {
-        const Vec<F> i = load(s), f = load(s + W), g = load(s + 2 * W), o = load(s + 3 * W), t = tanh<F>(c);
-        dc += dh * o * (one - t * t);
-        store(ds, dc * g * i * (one - i));
-        store(ds + W, dc * c_last * f * (one - f));
-        store(ds + 2 * W, dc * i * (one - g * g));
-        store(ds + 3 * W, dh * t * o * (one - o));
-        dc = dc * f;
-        dh = Vec<F>{};
-    } else if constexpr (K == Kind::gru) {
-        const Vec<F> n = load(s), r = load(s + W), z = load(s + 2 * W), hn = load(s + 3 * W);
-        const Vec<F> dn = dh * (one - z) * (one - n * n);
-        store(ds, dn);
-        store(ds + W, dn * hn * r * (one - r));
-        store(ds + 2 * W, dh * (h_last - n) * z * (one - z));
-        store(ds + 3 * W, dn * r);
-        dh = dh * z;
-    } else {
-        const Vec<F> zero{};
-        store(ds, K == Kind::rnn_tanh ? dh * (one - h * h) : (h > zero ? dh : zero));
-        dh = zero;
-    }
+    const Vec<F> one = splat<F>(1), i = gate[0], f = gate[1], g = gate[2], o = gate[3];
+    ds[3] = dh * t * o * (one - o);
+    if (through_t) dc = fma(dh * o, one - t * t, dc);
+    if (peephole) dc = fma(load(peephole + 2 * W), ds[3], dc);
+    ds[0] = dc * g * i * (one - i);
+    ds[1] = dc * c * f * (one - f);
+    ds[2] = dc * i * (one - g * g);
+    dc = dc * f;
+    if (peephole) dc = fma(load(peephole), ds[0], fma(load(peephole + W), ds[1], dc));
+}
+
+// dh leaves as the part of h's gradient that does not pass through the weights.
+template <class F>
+RECURRA_INLINE void gru_back(const Vec<F> (&s)[4], Vec<F> (&ds)[4], Vec<F> h, Vec<F>& dh) {
+    const Vec<F> one = splat<F>(1), n = s[0], r = s[1], z = s[2], hn = s[3];
+    ds[0] = dh * (one - z) * (one - n * n);
+    ds[1] = ds[0] * hn * r * (one - r);
+    ds[2] = dh * (h - n) * z * (one - z);
+    ds[3] = ds[0] * r;
+    dh = dh * z;
 }
 
 }  // namespace recurra::RECURRA_ISA

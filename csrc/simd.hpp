@@ -29,18 +29,15 @@ template <>
 struct Simd<float> {
     typedef float V __attribute__((vector_size(BYTES)));
     typedef int32_t I __attribute__((vector_size(BYTES)));
-    static constexpr int W = BYTES / 4, MANTISSA = 23, BIAS = 127, TERMS = 7;
-    static constexpr float MAGIC = 0x1.8p23f, LOG2E = 1.44269504088896341f;
-    static constexpr float LN2_HI = 0.693359375f, LN2_LO = -2.12194440e-4f, EXP_MAX = 87.0f, TANH_MAX = 10.0f;
+    static constexpr int W = BYTES / 4;
+    static constexpr float EXP_MAX = 87.0f, TANH_MAX = 10.0f;
 };
 
 template <>
 struct Simd<double> {
     typedef double V __attribute__((vector_size(BYTES)));
     typedef int64_t I __attribute__((vector_size(BYTES)));
-    static constexpr int W = BYTES / 8, MANTISSA = 52, BIAS = 1023, TERMS = 13;
-    static constexpr double MAGIC = 0x1.8p52, LOG2E = 1.4426950408889634074;
-    static constexpr double LN2_HI = 6.93147180369123816490e-01, LN2_LO = 1.90821492927058770002e-10;
+    static constexpr int W = BYTES / 8;
     static constexpr double EXP_MAX = 708.0, TANH_MAX = 20.0;
 };
 
@@ -63,6 +60,10 @@ RECURRA_INLINE void store(F* p, Vec<F> v) {
 template <class F>
 RECURRA_INLINE Vec<F> load_first(const F* p, long n) {
     if (n >= WIDTH<F>) return load(p);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(F) == 4) return (Vec<F>)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
+    if constexpr (sizeof(F) == 8) return (Vec<F>)_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p);
+#endif
     F t[WIDTH<F>] = {};
     for (long i = 0; i < n; i++) t[i] = p[i];
     return load(t);
@@ -74,6 +75,18 @@ RECURRA_INLINE void store_first(F* p, Vec<F> v, long n) {
     store(t, v);
     for (long i = 0; i < n; i++) p[i] = t[i];
 }
+// Past the caches, for what is read much later. p is aligned to BYTES.
+template <class F>
+RECURRA_INLINE void store_past(F* p, Vec<F> v) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512((__m512i*)p, (__m512i)v);
+#elif defined(__AVX2__)
+    _mm256_stream_si256((__m256i*)p, (__m256i)v);
+#else
+    store(p, v);
+#endif
+}
+RECURRA_INLINE void prefetch([[maybe_unused]] const void* p) { __builtin_prefetch(p, 0, 3); }
 template <class F>
 RECURRA_INLINE Vec<F> splat(F x) {
     return x - Vec<F>{};
@@ -103,6 +116,71 @@ RECURRA_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 #endif
 }
 
+// x > high ? high : x and x < low ? low : x in one instruction each where there is one; NaN stays NaN.
+template <class F>
+RECURRA_INLINE Vec<F> at_most(Vec<F> x, F high) {
+    const Vec<F> h = splat<F>(high);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(F) == 4) return (Vec<F>)_mm512_min_ps((__m512)h, (__m512)x);
+    if constexpr (sizeof(F) == 8) return (Vec<F>)_mm512_min_pd((__m512d)h, (__m512d)x);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(F) == 4) return (Vec<F>)_mm256_min_ps((__m256)h, (__m256)x);
+    if constexpr (sizeof(F) == 8) return (Vec<F>)_mm256_min_pd((__m256d)h, (__m256d)x);
+#endif
+    return x > h ? h : x;
+}
+template <class F>
+RECURRA_INLINE Vec<F> at_least(Vec<F> x, F low) {
+    const Vec<F> l = splat<F>(low);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(F) == 4) return (Vec<F>)_mm512_max_ps((__m512)l, (__m512)x);
+    if constexpr (sizeof(F) == 8) return (Vec<F>)_mm512_max_pd((__m512d)l, (__m512d)x);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(F) == 4) return (Vec<F>)_mm256_max_ps((__m256)l, (__m256)x);
+    if constexpr (sizeof(F) == 8) return (Vec<F>)_mm256_max_pd((__m256d)l, (__m256d)x);
+#endif
+    return x < l ? l : x;
+}
+
+// 1 / x, for x >= 1 and finite
+RECURRA_INLINE Vec<float> reciprocal(Vec<float> x) {
+#if defined(__AVX512F__)
+    const Vec<float> r = (Vec<float>)_mm512_rcp14_ps((__m512)x);  // 14 bits, doubled by one step of Newton's method
+    return fma(r, fma(-x, r, splat<float>(1)), r);
+#else
+    return splat<float>(1) / x;
+#endif
+}
+RECURRA_INLINE Vec<double> reciprocal(Vec<double> x) { return splat<double>(1) / x; }
+
+// e^x = scale + scale * part, |x| <= EXP_MAX; N of them side by side, so that their chains of operations overlap.
+template <class F, int N>
+struct Exps {
+    Vec<F> scale[N], part[N];
+};
+#define RECURRA_EACH _Pragma("GCC unroll 16") for (int i = 0; i < N; i++)
+
+// x log2 e = n + f, |f| <= 1/2: scale = 2^n, part = 2^f - 1 by a polynomial (Chebyshev fit of (2^f - 1) / f, 2e-8)
+template <int N>
+RECURRA_INLINE Exps<float, N> exp_parts(const Vec<float> (&x)[N]) {
+    constexpr float LOG2E = 1.44269504088896341f, MAGIC = 0x1.8p23f;
+    constexpr float C[6] = {0x1.62e43p-1f,  0x1.ebfbep-3f,  0x1.c6af6cp-5f,
+                            0x1.3b2a1cp-7f, 0x1.5f08aap-10f, 0x1.444014p-13f};
+    using I = Simd<float>::I;
+    Vec<float> t[N], f[N], p[N];
+    Exps<float, N> e;
+    RECURRA_EACH t[i] = fma(x[i], splat<float>(LOG2E), splat<float>(MAGIC));  // its low bits are n
+    RECURRA_EACH f[i] = fma(x[i], splat<float>(LOG2E), splat<float>(MAGIC) - t[i]);
+    RECURRA_EACH p[i] = fma(splat<float>(C[5]), f[i], splat<float>(C[4]));
+    RECURRA_EACH p[i] = fma(p[i], f[i], splat<float>(C[3]));
+    RECURRA_EACH p[i] = fma(p[i], f[i], splat<float>(C[2]));
+    RECURRA_EACH p[i] = fma(p[i], f[i], splat<float>(C[1]));
+    RECURRA_EACH p[i] = fma(p[i], f[i], splat<float>(C[0]));
+    RECURRA_EACH e.part[i] = p[i] * f[i];
+    RECURRA_EACH e.scale[i] = (Vec<float>)(((I)t[i] << 23) + 0x3f800000);
+    return e;
+}
+
 template <class F>
 constexpr F inverse_factorial(int n) {
     F x = 1;
@@ -110,48 +188,56 @@ constexpr F inverse_factorial(int n) {
     return x;
 }
 
-// e^x = scale + scale * part, |x| <= EXP_MAX: x = n ln 2 + r, scale = 2^n, part = e^r - 1 by its Taylor series (|r| <=
-// 0.347).
-template <class F>
-struct Exp {
-    Vec<F> scale, part;
-};
-template <class F>
-RECURRA_INLINE Exp<F> exp_parts(Vec<F> x) {
-    using S = Simd<F>;
-    const Vec<F> magic = splat<F>(S::MAGIC);
-    const Vec<F> t = fma(x, splat<F>(S::LOG2E), magic);  // its low bits are n, rounded to nearest
-    const Vec<F> n = t - magic;
-    Vec<F> r = fma(n, splat<F>(-S::LN2_HI), x);
-    r = fma(n, splat<F>(-S::LN2_LO), r);
-    Vec<F> p = splat<F>(inverse_factorial<F>(S::TERMS));
+// x = n ln 2 + r: scale = 2^n, part = e^r - 1 by its Taylor series (|r| <= 0.347)
+template <int N>
+RECURRA_INLINE Exps<double, N> exp_parts(const Vec<double> (&x)[N]) {
+    constexpr double MAGIC = 0x1.8p52, LOG2E = 1.4426950408889634074;
+    constexpr double LN2_HI = 6.93147180369123816490e-01, LN2_LO = 1.90821492927058770002e-10;
+    constexpr int TERMS = 13;
+    using I = Simd<double>::I;
+    Exps<double, N> e;
+    RECURRA_EACH {
+        const Vec<double> magic = splat<double>(MAGIC);
+        const Vec<double> t = fma(x[i], splat<double>(LOG2E), magic);  // its low bits are n, rounded to nearest
+        const Vec<double> n = t - magic;
+        Vec<double> r = fma(n, splat<double>(-LN2_HI), x[i]);
+        r = fma(n, splat<double>(-LN2_LO), r);
+        Vec<double> p = splat<double>(inverse_factorial<double>(TERMS));
 #pragma GCC unroll 16
-    for (int i = S::TERMS - 1; i >= 1; i--) p = fma(p, r, splat<F>(inverse_factorial<F>(i)));
-    typename S::I bits = (typename S::I)t - (typename S::I)magic + S::BIAS;
-    return {(Vec<F>)(bits << S::MANTISSA), p * r};
+        for (int k = TERMS - 1; k >= 1; k--) p = fma(p, r, splat<double>(inverse_factorial<double>(k)));
+        e.part[i] = p * r;
+        e.scale[i] = (Vec<double>)(((I)t - (I)magic + 1023) << 52);
+    }
+    return e;
 }
 
-template <class F>
-RECURRA_INLINE Vec<F> clamp(Vec<F> x, F limit) {  // NaN stays NaN
-    const Vec<F> high = splat<F>(limit), low = splat<F>(-limit);
-    x = x > high ? high : x;
-    return x < low ? low : x;
+// x <- sigmoid(x) or, where TANH says so, tanh(x) = (e^2x - 1) / (e^2x + 1), with e^2x - 1 free of cancellation near 0
+template <class F, bool... TANH>
+RECURRA_INLINE void activate(Vec<F> (&x)[sizeof...(TANH)]) {
+    constexpr int N = sizeof...(TANH);
+    constexpr bool tanh[N] = {TANH...};
+    Vec<F> z[N], r[N];
+    RECURRA_EACH z[i] = at_most<F>(x[i], tanh[i] ? Simd<F>::TANH_MAX : Simd<F>::EXP_MAX);
+    RECURRA_EACH z[i] = at_least<F>(z[i], tanh[i] ? -Simd<F>::TANH_MAX : -Simd<F>::EXP_MAX);
+    RECURRA_EACH z[i] = tanh[i] ? z[i] + z[i] : -z[i];
+    const Exps<F, N> e = exp_parts(z);
+    const Vec<F> one = splat<F>(1);
+    RECURRA_EACH z[i] = fma(e.scale[i], e.part[i], e.scale[i] - one);  // e^z - 1
+    RECURRA_EACH r[i] = reciprocal(z[i] + splat<F>(2));
+    RECURRA_EACH x[i] = tanh[i] ? z[i] * r[i] : r[i];
 }
 
 template <class F>
 RECURRA_INLINE Vec<F> sigmoid(Vec<F> x) {
-    const Exp<F> e = exp_parts<F>(-clamp<F>(x, Simd<F>::EXP_MAX));
-    const Vec<F> one = splat<F>(1);
-    return one / (one + fma(e.scale, e.part, e.scale));
+    Vec<F> v[1] = {x};
+    activate<F, false>(v);
+    return v[0];
 }
-
-// tanh x = (e^2x - 1) / (e^2x + 1), with e^2x - 1 free of cancellation near 0
 template <class F>
 RECURRA_INLINE Vec<F> tanh(Vec<F> x) {
-    x = clamp<F>(x, Simd<F>::TANH_MAX);
-    const Exp<F> e = exp_parts<F>(x + x);
-    const Vec<F> m = fma(e.scale, e.part, e.scale - splat<F>(1));
-    return m / (m + splat<F>(2));
+    Vec<F> v[1] = {x};
+    activate<F, true>(v);
+    return v[0];
 }
 
 }  // namespace recurra::RECURRA_ISA

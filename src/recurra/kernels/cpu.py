@@ -1,12 +1,13 @@
-"""STAND-IN until csrc/ is there: the signatures of the C++ kernel, answered by the loop."""
+"""recurra's own C++ kernels for the CPU (csrc/): every option at full speed, forward and backward. No autograd here."""
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+import ctypes
+import sys
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from recurra.errors import UnsupportedError
 from recurra.kernels.request import Request
 
 try:
@@ -15,16 +16,9 @@ except ImportError:
     _built = None
 
 _core: Any = _built
+NAME = "cpu"
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
-
-
-class Ran(NamedTuple):
-    """What a forward pass gives and what backward needs of it."""
-
-    outputs: Tensor
-    state: tuple[Tensor, ...]
-    cells: Tensor | None
-    saved: Tensor | None
+FEW_STEPS = 192  # frames of a segment that checkpoint="gates" computes again at once
 
 
 def refuses(request: Request) -> str | None:
@@ -35,32 +29,48 @@ def refuses(request: Request) -> str | None:
         return f"it has no code for the cell '{request.cell.name}'"
     if request.trace:
         return "it does not give the gates (trace=True)"
+    dtype = request.x.dtype
     for tensor in request.tensors:
         if tensor.device.type != "cpu":
             return f"it runs on the CPU, not on {tensor.device}"
-        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != request.x.dtype:
-            return f"it takes float32 or float64 throughout, not {request.x.dtype} with {tensor.dtype}"
+        if tensor.dtype != dtype or dtype not in (torch.float32, torch.float64):
+            return f"it takes float32 or float64 throughout, not {dtype} with {tensor.dtype}"
     return None
 
 
+class Ran(NamedTuple):
+    """What a forward pass gave. P: the width of h."""
+
+    outputs: Tensor
+    """[T, B, P] or, packed, [N, P]"""
+    state: tuple[Tensor, ...]
+    """h [B, P] and, of an LSTM, c [B, H]"""
+    cells: Tensor | None
+    """Every c, as outputs; where asked for"""
+    saved: Tensor | None
+    """What the backward pass needs, flat; where kept"""
+
+
 def forward(request: Request, keep: bool) -> Ran:
-    """Outputs, final state and, where kept or asked for, every c."""
-    from recurra.kernels import loop
+    """Run it; `keep` what `backward` needs."""
+    call, run = _call(request), _arrays(request)
+    x, h0 = run["x"], run["h0"]
+    lstm = request.cell.name == "lstm"
+    hidden, outputs = _widths(request)
+    frames = x.shape[:-1]
+    fresh = x.new_zeros if request.lengths is not None else x.new_empty  # the padding's are 0
+    y = fresh(*frames, outputs)
+    cells = fresh(*frames, hidden) if lstm and request.states else None
+    hn = h0.new_empty(h0.shape)
+    cn = run["c0"].new_empty(run["c0"].shape) if lstm else None
+    saved = x.new_empty(call.saved()) if keep else None
+    call.forward(
+        *_addresses(x, run["reset"], h0, run["c0"], y, cells, hn, cn, run["h_mask"], saved), *_addresses(*run["weights"])
+    )
+    return Ran(y, (hn,) if cn is None else (hn, cn), cells, saved)
 
-    with torch.no_grad():
-        scan = loop.run(replace(request, states=True))
-    cells = scan.states[1] if len(request.state) > 1 and (keep or request.states) else None
-    saved = request.x.new_zeros(request.x.shape[0] + 3) if keep else None
-    return Ran(scan.outputs.clone(), tuple(p.clone() for p in scan.state), cells, saved)
 
-
-def backward(*arguments: Any) -> dict[str, Tensor]:
-    """In a thread, since inside a custom op torch records no graph."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(_backward, *arguments).result()
-
-
-def _backward(
+def backward(
     request: Request,
     ran: Ran,
     d_outputs: Tensor | None,
@@ -68,18 +78,121 @@ def _backward(
     d_cells: Tensor | None,
     wanted: frozenset[str],
 ) -> dict[str, Tensor]:
-    """The wanted gradients by name."""
-    from recurra.kernels import loop
+    """Gradients by name (x, h, c and the weights, of which those in `wanted`), from those of what `forward` gave; None is zero."""
+    call, run = _call(request), _arrays(request)
+    x, h0 = run["x"], run["h0"]
+    lstm = request.cell.name == "lstm"
+    given: dict[str, Tensor] = {"h": torch.empty_like(h0)}
+    if lstm:
+        given["c"] = torch.empty_like(run["c0"])
+    if "x" in wanted:
+        given["x"] = torch.zeros_like(x) if request.lengths is not None else torch.empty_like(x)
+    for name, weight in zip(WEIGHTS, run["weights"], strict=True):
+        if weight is not None and name in wanted:
+            given[name] = torch.zeros_like(weight)
+    incoming = [None if d is None else d.contiguous() for d in (d_outputs, d_cells, *d_state, *([] if lstm else [None]))]
+    call.backward(
+        *_addresses(x, run["reset"], h0, run["c0"], ran.outputs.contiguous(), run["h_mask"], ran.saved),
+        *_addresses(*run["weights"]),
+        *_addresses(*incoming),
+        *_addresses(given.get("x"), given["h"], given.get("c")),
+        *_addresses(*(given.get(name) for name in WEIGHTS)),
+    )
+    return {name: gradient for name, gradient in given.items() if name in wanted}
 
-    assert ran.saved is not None
-    named = {name: tensor.detach().requires_grad_() for name, tensor in request.named.items()}
-    state = type(request.state)(*(named[n] for n in request.state._fields))
-    cell = replace(request.cell, **{n: t for n, t in named.items() if n not in ("x", "h", "c")})
-    with torch.enable_grad():
-        scan = loop.run(replace(request, cell=cell, x=named["x"], state=state, states=True))
-        outs = [scan.outputs, *scan.state, *scan.states[1:]]
-        grads = [d_outputs, *d_state, *([d_cells] if len(scan.state) > 1 else [])]
-        pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None]
-        inputs = {n: named[n] for n in named if n in wanted}
-        got = torch.autograd.grad([o for o, _ in pairs], list(inputs.values()), [g for _, g in pairs], allow_unused=True)
-    return {n: torch.zeros_like(t) if g is None else g for (n, t), g in zip(inputs.items(), got, strict=True)}
+
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole", "gain_hh", "gain_c", "bias_c")
+"""In the core's order."""
+
+
+def _widths(request: Request) -> tuple[int, int]:
+    """H and P."""
+    weight = request.cell.weight_hh
+    return weight.shape[0] // len(request.cell.gates), weight.shape[1]
+
+
+def _call(request: Request) -> Any:
+    cell, x = request.cell, request.x
+    hidden, outputs = _widths(request)
+    packed = request.batch_sizes is not None
+    rows = request.rows
+    steps = len(request.batch_sizes) if request.batch_sizes is not None else x.shape[0]
+    lengths = _lengths(request)
+    call = _core.Call(
+        cell.name,
+        x.shape[-1],
+        hidden,
+        outputs,
+        getattr(cell, "weight_hr", None) is not None,
+        getattr(cell, "peephole", None) is not None,
+        request.projected,
+        rows,
+        steps,
+        0 if lengths is None else lengths.data_ptr(),
+        torch.get_num_threads(),
+        x.dtype == torch.float64,
+    )
+    call.frames_row = 1
+    call.frames_step = rows
+    if packed:
+        call.batch_sizes(request.batch_sizes.data_ptr())
+    call.reverse = request.reverse
+    if request.checkpoint >= 0:
+        call.every = request.checkpoint or max(4, FEW_STEPS // max(rows, 1))
+    if request.zoneout_h or request.zoneout_c:
+        seed = 0 if request.seed is None else int(request.seed) % 2**64
+        call.zoneout(request.zoneout_h, request.zoneout_c, request.training, seed, request.stream)
+    return call
+
+
+def _lengths(request: Request) -> Tensor | None:
+    if request.batch_sizes is not None:
+        rows = torch.arange(request.rows)
+        return (request.batch_sizes[:, None] > rows).sum(0)
+    if request.lengths is None:
+        return None
+    return request.lengths.to("cpu", torch.int64).contiguous()
+
+
+def _arrays(request: Request) -> dict[str, Any]:
+    cell = request.cell
+    mask = None
+    if request.recurrent_dropout and request.training:
+        assert request.seed is not None
+        mask = torch.ones_like(request.state[0])
+        where, number = mask.data_ptr(), int(request.seed) % 2**64
+        p, stream = request.recurrent_dropout, request.stream + 1
+        _core.mask_apply(where, where, 1, *mask.shape, p, number, stream, mask.dtype == torch.float64)
+    unused = ("weight_ih", "bias_ih") if request.projected else ()
+    weights = [None if name in unused else _plain(getattr(cell, name, None)) for name in WEIGHTS]
+    return {
+        "x": _plain(request.x),
+        "reset": None if request.reset is None else request.reset.to("cpu", torch.bool).contiguous(),
+        "h0": _plain(request.state[0]),
+        "c0": _plain(request.state[1]) if cell.name == "lstm" else None,
+        "h_mask": mask,
+        "weights": weights,
+    }
+
+
+def _plain(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().contiguous()
+
+
+def _addresses(*tensors: Tensor | None) -> list[int]:
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+def _share_threads() -> None:
+    """Let the core work on torch's own pool of threads, so that no two pools fight for the cores."""
+    if _core is None or not sys.platform.startswith("linux"):
+        return
+    with open("/proc/self/maps") as maps:
+        paths = {line.split()[-1] for line in maps if "libgomp" in line}
+    if len(paths) == 1:
+        pool = ctypes.CDLL(paths.pop())
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        _core.use_host_pool(*(ctypes.cast(getattr(pool, name), ctypes.c_void_p).value for name in names))
+
+
+_share_threads()
