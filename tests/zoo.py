@@ -70,7 +70,7 @@ CELL_ROWS = [
     CellRow("gru", 3, torch.nn.GRU, "gru"),
 ]
 
-ATEN_OPTIONS = ("projection", "gates again", "every 3 again")
+ATEN_OPTIONS = ("gates again", "every 3 again")
 KERNEL_ROWS = [
     KernelRow("loop", lengths=True, reset=True, states=True, trace=True),
     KernelRow("cpu", lengths=True, reset=True, states=True, trace=False),

@@ -1,7 +1,5 @@
 """torch's own recurrent ops: oneDNN or plain loops on a CPU, cuDNN on a GPU. Padded or packed, with projection; no option of ours."""
 
-import contextlib
-
 import torch
 from torch import Tensor
 
@@ -19,6 +17,8 @@ def refuses(request: Request) -> str | None:
         (request.reset is not None, "reset"),
         (request.states, "states=True"),
         (request.trace, "trace=True"),
+        # it has a slow one, which warns at each call
+        (getattr(cell, "weight_hr", None) is not None and not request.x.is_cuda, "fast projection on a CPU"),
         (getattr(cell, "peephole", None) is not None, "peepholes"),
         (cell.gain_ih is not None, "LayerNorm"),
         (request.recurrent_dropout > 0 and request.training, "recurrent dropout"),
@@ -43,15 +43,13 @@ def run(request: Request) -> Scan:
     # has_biases, num_layers, dropout, train, bidirectional
     options = (True, 1, 0.0, torch.is_grad_enabled(), False)
     op, first = OPS[cell.name], hx if len(hx) > 1 else hx[0]
-    # oneDNN has no projection, and warns of it at each call
-    with torch.backends.mkldnn.flags(enabled=False) if weight_hr is not None else contextlib.nullcontext():
-        if sizes is None:
-            outputs, *last = op(x.flip(0) if request.reverse else x, first, weights, *options, False)
-            outputs = outputs.flip(0) if request.reverse else outputs
-        else:
-            back = _turned(sizes).to(x.device) if request.reverse else None
-            outputs, *last = op(x if back is None else x[back], sizes, first, weights, *options)
-            outputs = outputs if back is None else outputs[back]
+    if sizes is None:
+        outputs, *last = op(x.flip(0) if request.reverse else x, first, weights, *options, False)
+        outputs = outputs.flip(0) if request.reverse else outputs
+    else:
+        back = _turned(sizes).to(x.device) if request.reverse else None
+        outputs, *last = op(x if back is None else x[back], sizes, first, weights, *options)
+        outputs = outputs if back is None else outputs[back]
     return Scan(outputs, cell.State(*(part.squeeze(0) for part in last)), None, None, NAME, "")
 
 
