@@ -49,3 +49,11 @@ def error(a: Any, b: Any) -> float:
 
 # a float32 layer against ONNX's node tests and onnxruntime, which has exp and tanh of its own
 ONNX = 1e-6
+
+# (dtype, LayerNorm) -> the cpu kernel against the float64 loop over the random layers of test_fuzz.py
+FUZZ = {
+    ("float64", False): 1e-13,
+    ("float64", True): 1e-11,
+    ("float32", False): 2e-5,
+    ("float32", True): 5e-3,
+}
