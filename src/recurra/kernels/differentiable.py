@@ -102,7 +102,8 @@ class _Scan(torch.autograd.Function):
         tensors, (outputs, *state, cells, saved) = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         wanted = frozenset(name for name, need in zip(names, ctx.needs_input_grad[2:], strict=True) if need)
         d_outputs, *d_state, d_cells = grads
-        if torch.is_grad_enabled():  # create_graph=True: the gradient itself must have one
+        # create_graph=True: the gradient itself must have one; is_grads_batched=True: the gradients are mapped tensors
+        if torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
             named = dict(zip(names, tensors, strict=True))
             got = _by_loop(ctx.request, named, d_outputs, d_state, d_cells, wanted)
         else:
