@@ -17,11 +17,11 @@ inline long ds_at(Kind kind, long units, long width, long panel, long slot) {
 // The sums over frames, packed as the weights are; see unpack.
 template <class F>
 struct Sums {
-    F *x, *h, *bias, *peephole, *gain, *gain_c, *bias_c, *project;
+    F *w, *bias, *peephole, *gain, *gain_c, *bias_c, *project;
     Sums(const Layer<F>& l, F* memory) {
         const long W = WIDTH<F>, G = gates(l.kind) * W, units = l.panels * W;
         Cutter<F> cutter{memory};
-        x = cutter.cut(l.norm ? 0 : l.panels * l.inputs * G), h = cutter.cut(l.panels * l.outputs * G);
+        w = cutter.cut(l.panels * (l.multiplied() + l.outputs) * G);
         bias = cutter.cut(units * slots(l.kind)), peephole = cutter.cut(3 * units);
         gain = cutter.cut(l.norm ? units * slots(l.kind) : 0);
         gain_c = cutter.cut(units), bias_c = cutter.cut(units);
@@ -397,13 +397,13 @@ class Back {
                         store(panel + (i * S + k) * W, v);
                     }
                 for (int k = 0; k < S; k++) store(sums.bias + (p * S + k) * W, bias[k]);
-                if (!l.norm)
-                    outer<F, G>(xs, n, from, m, l.inputs, panel, S * W, sums.x + p * l.inputs * G * W, G * W);
+                F* to = sums.w + p * (l.multiplied() + l.outputs) * G * W;
+                if (!l.norm) outer<F, G>(xs, n, from, m, l.inputs, panel, S * W, to, G * W);
                 if (l.norm)
                     for (long i = 0; i < m; i++)
                         for (long k = h_first(K); k < S; k++)
                             store(panel + (i * S + k) * W, load(dz + (from + i) * row + ds_at(K, units, W, p, k)));
-                outer<F, G>(hs, n, from, m, l.outputs, panel + H0, S * W, sums.h + p * l.outputs * G * W, G * W);
+                outer<F, G>(hs, n, from, m, l.outputs, panel + H0, S * W, to + l.multiplied() * G * W, G * W);
             }
         if (l.project) projection_gradient(n);
     }

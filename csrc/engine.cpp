@@ -7,23 +7,53 @@
 namespace recurra::RECURRA_ISA {
 namespace {
 
-constexpr long BLOCK = 16;  // numbers of a weight's row that are moved together
-
-// A weight [G * hidden][columns], gate by gate, to or from panels [panel][columns][G * W]: visit(in weight, in panels).
-template <class F, class Visit>
-void over_panels(const Layer<F>& l, long columns, bool recurrent, Visit visit) {
+// A weight [G * hidden][columns], gate by gate, and its rows in the panels [panel][l.multiplied() + l.outputs][G * W], from
+// row `first` on. move(weight, panels) moves one number; move_block(weight, its stride, panels, their stride) a square of W.
+template <class F, class Move, class MoveBlock>
+void over_panels(const Layer<F>& l, long columns, bool recurrent, Move move, MoveBlock move_block) {
     constexpr long W = WIDTH<F>;
-    const long G = gates(l.kind), h0 = h_first(l.kind);
+    const long G = gates(l.kind), h0 = h_first(l.kind), rows = l.multiplied() + l.outputs;
+    const long first = recurrent ? l.multiplied() : 0;
     for (long p = 0; p < l.panels; p++)
-        for (long k0 = 0; k0 < columns; k0 += BLOCK)
-            for (long g = 0; g < G; g++) {
-                const long slot = recurrent ? h_slot(l.kind, int(g)) - h0 : x_slot(l.kind, int(g));
-                for (long lane = 0; lane < std::min(W, l.hidden - p * W); lane++) {
-                    const long from = (g * l.hidden + p * W + lane) * columns;
-                    for (long k = k0; k < std::min(k0 + BLOCK, columns); k++)
-                        visit(from + k, (p * columns + k) * G * W + slot * W + lane);
-                }
+        for (long g = 0; g < G; g++) {
+            const long slot = recurrent ? h_slot(l.kind, int(g)) - h0 : x_slot(l.kind, int(g));
+            const long from = (g * l.hidden + p * W) * columns, to = (p * rows + first) * G * W + slot * W;
+            const long lanes = std::min(W, l.hidden - p * W);
+            long k = 0;
+            if (lanes == W)
+                for (; k + W <= columns; k += W) move_block(from + k, columns, to + k * G * W, G * W);
+            for (; k < columns; k++)
+                for (long lane = 0; lane < lanes; lane++) move(from + lane * columns + k, to + k * G * W + lane);
+        }
+}
+template <class F>
+RECURRA_INLINE void load_block(const F* from, long ld, Vec<F> (&v)[WIDTH<F>]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < WIDTH<F>; i++) v[i] = load(from + i * ld);
+    transpose<F>(v);
+}
+template <class F>
+void pack_weight(const Layer<F>& l, const F* weight, long columns, bool recurrent) {
+    over_panels(
+        l, columns, recurrent, [&](long from, long to) { l.w[to] = weight[from]; },
+        [&](long from, long ld, long to, long ldt) {
+            Vec<F> v[WIDTH<F>];
+            load_block(weight + from, ld, v);
+            for (int i = 0; i < WIDTH<F>; i++) store(l.w + to + i * ldt, v[i]);
+        });
+}
+template <class F>
+void unpack_weight(const Layer<F>& l, const F* sums, long columns, bool recurrent, F* gradient) {
+    over_panels(
+        l, columns, recurrent, [&](long to, long from) { gradient[to] += sums[from]; },
+        [&](long to, long ldt, long from, long ld) {
+            Vec<F> v[WIDTH<F>];
+            load_block(sums + from, ld, v);
+            for (int i = 0; i < WIDTH<F>; i++) {
+                F* at = gradient + to + i * ldt;
+                store(at, load(at) + v[i]);
             }
+        });
 }
 
 // A vector [G * hidden] to or from slots [panel][slots * W].
@@ -51,14 +81,11 @@ template <class F>
 void pack(const Layer<F>& l, const Weights<F>& w) {
     constexpr long W = WIDTH<F>;
     const long G = gates(l.kind) * W, S = slots(l.kind) * W, units = l.panels * W;
-    const bool ragged = l.hidden % W != 0;
-    if (l.wx) {
-        if (ragged) zero(l.wx + (l.panels - 1) * l.inputs * G, l.inputs * G);
-        over_panels(l, l.inputs, false, [&](long from, long to) { l.wx[to] = w.ih[from]; });
-    }
-    if (l.wh) {
-        if (ragged) zero(l.wh + (l.panels - 1) * l.outputs * G, l.outputs * G);
-        over_panels(l, l.outputs, true, [&](long from, long to) { l.wh[to] = w.hh[from]; });
+    const long rows = l.multiplied() + l.outputs;
+    if (l.w) {
+        if (l.hidden % W) zero(l.w + (l.panels - 1) * rows * G, rows * G);
+        if (!l.norm) pack_weight(l, w.ih, l.inputs, false);
+        pack_weight(l, w.hh, l.outputs, true);
     }
     zero(l.bias, l.panels * S);
     if (w.bias_ih) over_slots(l, false, [&](long from, long to) { l.bias[to] += w.bias_ih[from]; });
@@ -116,8 +143,8 @@ void pack_transposed(const Layer<F>& l, const Weights<F>& w) {
 template <class F>
 void unpack(const Layer<F>& l, const F* memory, const Gradients<F>& g) {
     const Sums<F> sums(l, const_cast<F*>(memory));
-    if (g.ih) over_panels(l, l.inputs, false, [&](long to, long from) { g.ih[to] += sums.x[from]; });
-    if (g.hh) over_panels(l, l.outputs, true, [&](long to, long from) { g.hh[to] += sums.h[from]; });
+    if (g.ih) unpack_weight(l, sums.w, l.inputs, false, g.ih);
+    if (g.hh) unpack_weight(l, sums.w, l.outputs, true, g.hh);
     if (g.bias_ih) over_slots(l, false, [&](long to, long from) { g.bias_ih[to] += sums.bias[from]; });
     if (g.bias_hh) over_slots(l, true, [&](long to, long from) { g.bias_hh[to] += sums.bias[from]; });
     if (g.peephole) over_peepholes(l, [&](long to, long from) { g.peephole[to] += sums.peephole[from]; });

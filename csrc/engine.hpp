@@ -30,12 +30,13 @@ struct Layer {
     Kind kind;
     bool norm;  // layer norm: x holds the gates' sums of the input, normalised already
     long inputs, hidden, outputs, panels, columns;  // panels, columns: vectors over hidden and over outputs
-    F *wx, *wh;                        // [panels][inputs][gates * width], [panels][outputs][gates * width]
-    F* bias;                           // [panels][slots * width]
-    F* project;                        // columns over outputs (see packed_at), or null
-    F* peephole;                       // [panels][3 * width], or null
-    F *gain, *gain_c, *bias_c;         // [panels][slots * width], [panels * width] twice, or null
-    F *wxt, *wht, *unproject;          // backward only: columns over inputs, outputs and hidden
+    F* w;                       // [panels][inputs, outputs][gates * width]; with layer norm without inputs
+    F* bias;                    // [panels][slots * width]
+    F* project;                 // columns over outputs (see packed_at), or null
+    F* peephole;                // [panels][3 * width], or null
+    F *gain, *gain_c, *bias_c;  // [panels][slots * width], [panels * width] twice, or null
+    F *wxt, *wht, *unproject;   // backward only: columns over inputs, outputs and hidden
+    long multiplied() const { return norm ? 0 : inputs; }  // inputs with weights
 };
 
 // Where the frame of (time t, batch row r) lies: packed sequences start time t at first[t].

@@ -66,7 +66,7 @@ template <class F>
 long shared_work(const Layer<F>& l, long rows) {
     const long units = round_up(rows * l.panels * WIDTH<F>, 16), wide = round_up(rows * l.columns * WIDTH<F>, 16);
     const long sums = l.panels * WIDTH<F> * slots(l.kind);
-    return 4 * wide + 2 * units + round_up(chunk_steps(l, rows) * rows * sums, 16) +
+    return 2 * rows * round_up(l.inputs, 16) + 4 * wide + 2 * units + round_up(chunk_steps(l, rows) * rows * sums, 16) +
            (l.norm ? round_up(GROUP * sums, 16) : 0);
 }
 template <class F>
@@ -85,15 +85,21 @@ class Run {
 
     Run(const Layer<F>& layer, const Forward<F>& forward, const Plan& plan, Team team)
         : l(layer), f(forward), plan(plan), team(team), units(l.panels * W), wide(l.columns * W), row(units * S),
-          frame(frame_size(l)) {
+          frame(frame_size(l)), w_panel((l.multiplied() + l.outputs) * G * W), wh(l.w + l.multiplied() * G * W),
+          fused(together(l, plan.rows)) {
         Cutter<F> shared{f.work}, own{f.work + shared_work(l, plan.rows) + team.id * own_work(l, plan.rows)};
-        h = shared.cut(plan.rows * wide), h_next = shared.cut(plan.rows * wide);
-        in = f.h_mask ? shared.cut(plan.rows * wide) : h, in_next = f.h_mask ? shared.cut(plan.rows * wide) : h_next;
+        const bool joint = fused && K != Kind::gru;
+        before = joint ? l.inputs : 0;
+        ld_in = round_up(before, 16) + wide;
+        in = shared.cut(plan.rows * ld_in) + round_up(before, 16), in_next = shared.cut(plan.rows * ld_in);
+        in_next += round_up(before, 16);
+        h = in, h_next = in_next, ld = ld_in;
+        if (f.h_mask) h = shared.cut(plan.rows * wide), h_next = shared.cut(plan.rows * wide), ld = wide;
         c = K == Kind::lstm ? shared.cut(plan.rows * units) : nullptr;
         middle = l.project ? shared.cut(plan.rows * units) : nullptr;
-        chunk = together(l, plan.rows) ? nullptr : shared.cut(chunk_steps(l, plan.rows) * plan.rows * row);
+        chunk = fused ? nullptr : shared.cut(chunk_steps(l, plan.rows) * plan.rows * row);
         part = l.norm ? shared.cut(GROUP * row) : nullptr;
-        x = own.cut(l.norm ? 0 : chunk_steps(l, plan.rows) * plan.rows * l.inputs);
+        x = own.cut(joint || l.norm ? 0 : chunk_steps(l, plan.rows) * plan.rows * l.inputs);
         at = reinterpret_cast<int64_t*>(own.cut(2 * plan.rows));
         flags = reinterpret_cast<int64_t*>(own.cut(2 * plan.rows));
         past = f.saved && plan.all_rows * plan.steps * frame * long(sizeof(F)) > PAST_CACHES &&
@@ -107,11 +113,12 @@ class Run {
                 const long r = plan.row(i);
                 const bool fresh = reset_before(i, s);
                 const F* from = fresh ? nullptr : s == 0 ? f.h0 + r * l.outputs : f.y + frame_of(i, s - 1) * l.outputs;
-                widen(from, l.outputs, h + i * wide, wide);
-                if (in != h)
-                    for (long k = 0; k < l.outputs; k++)
-                        in[i * wide + k] = h[i * wide + k] * f.h_mask[r * l.outputs + k];
-                if (in != h) zero(in + i * wide + l.outputs, wide - l.outputs);
+                widen(from, l.outputs, h + i * ld, wide);
+                if (f.h_mask) {
+                    zero(in + i * ld_in, wide);
+                    for (long k = 0; k < l.outputs; k++) in[i * ld_in + k] = h[i * ld + k] * f.h_mask[r * l.outputs + k];
+                }
+                if (before) memcpy(in + i * ld_in - before, f.x + frame_of(i, s) * before, sizeof(F) * size_t(before));
                 if constexpr (K == Kind::lstm) {
                     if (s > 0 && !fresh)
                         memcpy(c + i * units, kept_before(s, i), sizeof(F) * size_t(units));
@@ -170,7 +177,10 @@ class Run {
     const Forward<F>& f;
     const Plan& plan;
     const Team team;
-    const long units, wide, row, frame;
+    const long units, wide, row, frame, w_panel;
+    const F* wh;
+    const bool fused;
+    long before, ld, ld_in;            // inputs that stand before h in a row of `in`; strides of h and of `in`
     F *h, *h_next, *in, *in_next, *c;  // h and c after resets; in: h after dropout too, what the product reads
     F *middle, *chunk, *part, *x;      // o * tanh(c); sums of the input; recurrent sums of a group; the input
 
@@ -212,7 +222,7 @@ class Run {
             for (long r = 0; r < n; r += GROUP) {
                 const long m = std::min(GROUP, n - r);
                 F* sums = chunk + r * row + p * S * W;
-                panels_of_rows<F, G, 1>({x + r * l.inputs, l.inputs, l.wx + p * l.inputs * G * W, G * W, 0, l.inputs,
+                panels_of_rows<F, G, 1>({x + r * l.inputs, l.inputs, l.w + p * w_panel, G * W, 0, l.inputs,
                                          l.bias + p * S * W, 0, 0, sums, row, 0},
                                         m);
                 if constexpr (K == Kind::gru)
@@ -229,7 +239,7 @@ class Run {
         }
         const F* xs = nullptr;
         long ldx = l.inputs;
-        if (!sums) {
+        if (!sums && !before) {
             if (plan.order || f.reverse || f.frames.first) {
                 for (long i = 0; i < n; i++)
                     memcpy(x + i * l.inputs, f.x + at[i] * l.inputs, sizeof(F) * size_t(l.inputs));
@@ -246,9 +256,13 @@ class Run {
             team.wait();
             project(s, n);
         }
+        if (before && s + 1 < plan.steps) {
+            const long later = plan.alive(s + 1);
+            for (long i = team.first(later); i < team.last(later); i++)
+                memcpy(in_next + i * ld_in - before, f.x + frame_of(i, s + 1) * before, sizeof(F) * size_t(before));
+        }
         team.wait();
         std::swap(h, h_next), std::swap(in, in_next);
-        if (!f.h_mask) in = h, in_next = h_next;
     }
 
     // Without layer norm: panel by panel. One row or two: several panels at once, so that enough sums are in flight.
@@ -264,38 +278,40 @@ class Run {
     template <int NP>
     void panel(long s, long n, long p, const F* sums, const F* xs, long ldx) {
         alignas(64) F scratch[GROUP * 4 * W];  // [row][panel][slot]
-        constexpr long ld = NP * S * W;
+        constexpr long ld_s = NP * S * W;
         static_assert(NP * S <= 4 || NP == 2);
         for (long r = 0; r < n; r += GROUP) {
             const long m = std::min(GROUP, n - r);
             const F* start = sums ? sums + r * row + p * S * W : scratch;
-            const long ld_start = sums ? row : ld, start_panel = S * W;
-            if (!sums) {
-                panels_of_rows<F, G, NP>({xs + r * ldx, ldx, l.wx + p * l.inputs * G * W, G * W, l.inputs * G * W,
-                                          l.inputs, l.bias + p * S * W, 0, S * W, scratch, ld, S * W},
+            const long ld_start = sums ? row : ld_s;
+            const F* w = l.w + p * w_panel;
+            if (!sums)
+                panels_of_rows<F, G, NP>({before ? in + r * ld_in - before : xs + r * ldx, before ? ld_in : ldx, w, G * W,
+                                          w_panel, before ? l.inputs + l.outputs : l.inputs, l.bias + p * S * W, 0,
+                                          S * W, scratch, ld_s, S * W},
                                          m);
-            }
             if constexpr (K == Kind::gru)  // n of the input passes by; hn starts at its own bias
                 for (long i = 0; i < m; i++)
                     for (long q = 0; q < NP; q++) {
-                        F* to = scratch + i * ld + q * S * W;
+                        F* to = scratch + i * ld_s + q * S * W;
                         if (sums) store(to, load(start + i * ld_start + q * S * W));
                         if (!sums) store(to + 3 * W, load(l.bias + (p + q) * S * W + 3 * W));
                     }
-            panels_of_rows<F, G, NP>({in + r * wide, wide, l.wh + p * l.outputs * G * W, G * W, l.outputs * G * W,
-                                      l.outputs, start + H0, ld_start, start_panel, scratch + H0, ld, S * W},
-                                     m);
+            if (!before)
+                panels_of_rows<F, G, NP>({in + r * ld_in, ld_in, wh + p * w_panel, G * W, w_panel, l.outputs, start + H0,
+                                          ld_start, S * W, scratch + H0, ld_s, S * W},
+                                         m);
             for (int q = 0; q < NP; q++) {
-                first_half(s, r, m, p + q, scratch + q * S * W, ld);
-                second_half(s, r, m, p + q, scratch + q * S * W, ld, nullptr);
+                first_half(s, r, m, p + q, scratch + q * S * W, ld_s);
+                second_half(s, r, m, p + q, scratch + q * S * W, ld_s, nullptr);
             }
         }
     }
 
     // The gates of m rows from their sums, which stand at `a`; they are kept for the backward pass. lstm: leaves c~ at
     // slot 0 and o at slot 3. Else: leaves h~ at slot 0.
-    void first_half(long s, long r, long m, long p, F* a, long ld) {
-        for (long i = 0; i < m; i++, a += ld) {
+    void first_half(long s, long r, long m, long p, F* a, long lda) {
+        for (long i = 0; i < m; i++, a += lda) {
             Vec<F> v[4];
 #pragma GCC unroll 4
             for (int k = 0; k < S; k++) v[k] = load(a + k * W);
@@ -304,7 +320,7 @@ class Run {
                                                  l.peephole ? l.peephole + p * 3 * W : nullptr);
                 store(a, next), store(a + 3 * W, v[3]);
             } else if constexpr (K == Kind::gru) {
-                store(a, gru_cell<F>(v, load(h + (r + i) * wide + p * W)));
+                store(a, gru_cell<F>(v, load(h + (r + i) * ld + p * W)));
             } else {
                 v[0] = K == Kind::rnn_tanh ? tanh<F>(v[0]) : relu<F>(v[0]);
                 store(a, v[0]);
@@ -322,16 +338,16 @@ class Run {
     }
 
     // h' and c' of m rows. moments: with layer norm, of the c~ of each row.
-    void second_half(long s, long r, long m, long p, F* a, long ld, const Moments* moments) {
+    void second_half(long s, long r, long m, long p, F* a, long lda, const Moments* moments) {
         if constexpr (K != Kind::lstm) {
-            for (long i = 0; i < m; i++) finish(s, r + i, p, load(a + i * ld), Vec<F>{});
+            for (long i = 0; i < m; i++) finish(s, r + i, p, load(a + i * lda), Vec<F>{});
             return;
         } else {
             for (long i = 0; i < m; i += 4) {
                 const long some = std::min(4L, m - i);
                 Vec<F> next[4], t[4];
 #pragma GCC unroll 4
-                for (int k = 0; k < 4; k++) t[k] = next[k] = load(a + std::min(i + k, m - 1) * ld);
+                for (int k = 0; k < 4; k++) t[k] = next[k] = load(a + std::min(i + k, m - 1) * lda);
                 if (moments)
                     for (int k = 0; k < some; k++) {
                         const Moments& mm = moments[i + k];
@@ -341,7 +357,7 @@ class Run {
                 activate<F, true, true, true, true>(t);
 #pragma GCC unroll 4
                 for (int k = 0; k < 4; k++)
-                    if (k < some) finish(s, r + i + k, p, load(a + (i + k) * ld + 3 * W) * t[k], next[k]);
+                    if (k < some) finish(s, r + i + k, p, load(a + (i + k) * lda + 3 * W) * t[k], next[k]);
             }
         }
     }
@@ -371,7 +387,7 @@ class Run {
     }
 
     RECURRA_INLINE void out(long s, long i, long p, Vec<F> value) {
-        const long left = l.outputs - p * W, to = i * wide + p * W, r = plan.row(i);
+        const long left = l.outputs - p * W, to = i * ld + p * W, r = plan.row(i);
         if (f.zone.h > 0) value = zoned(f.zone.h, 2, s, i, p, load(h + to), value);
         if (!gates_again) {
             store_first(f.y + at[i] * l.outputs + p * W, value, left);
@@ -379,7 +395,7 @@ class Run {
         }
         if (flags[i] & FRESH) value = Vec<F>{};
         store(h_next + to, value);
-        if (f.h_mask) store(in_next + to, value * load_first(f.h_mask + r * l.outputs + p * W, left));
+        if (f.h_mask) store(in_next + i * ld_in + p * W, value * load_first(f.h_mask + r * l.outputs + p * W, left));
     }
 
     Vec<F> zoned(double p, uint32_t kind, long s, long i, long panel, Vec<F> old, Vec<F> next) const {
@@ -409,7 +425,7 @@ class Run {
         for (long r = 0; r < n; r += GROUP) {
             const long m = std::min(GROUP, n - r);
             for (long p = 0; p < l.panels; p++)
-                panels_of_rows<F, G, 1>({in + r * wide, wide, l.wh + p * l.outputs * G * W, G * W, 0, l.outputs, zeros,
+                panels_of_rows<F, G, 1>({in + r * ld_in, ld_in, wh + p * w_panel, G * W, 0, l.outputs, zeros,
                                          0, 0, part + p * S * W + H0, row, 0},
                                         m);
             for (long i = 0; i < m; i++) {

@@ -98,8 +98,7 @@ Packed<F>::Packed(const Shape& s, const Weights<F>& weights, Uses uses) {
     layer_ = {};
     layer_.kind = s.kind, layer_.norm = s.norm, layer_.inputs = s.inputs, layer_.hidden = s.hidden;
     layer_.outputs = s.outputs, layer_.panels = P, layer_.columns = C;
-    const Piece pieces[] = {{layer_.wx, uses.forward && !s.norm ? P * s.inputs * G : 0},
-                            {layer_.wh, uses.forward ? P * s.outputs * G : 0},
+    const Piece pieces[] = {{layer_.w, uses.forward ? P * ((s.norm ? 0 : s.inputs) + s.outputs) * G : 0},
                             {layer_.bias, row},
                             {layer_.project, s.projected ? s.hidden * C * W : 0},  // also says that there is one
                             {layer_.peephole, s.peephole ? 3 * P * W : 0},

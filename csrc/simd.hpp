@@ -116,6 +116,23 @@ RECURRA_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 #endif
 }
 
+// v[i][j] <-> v[j][i]: blocks of halving size are exchanged across the diagonal.
+template <class F, int D = WIDTH<F> / 2>
+RECURRA_INLINE void transpose(Vec<F> (&v)[WIDTH<F>]) {
+    using I = typename Simd<F>::I;
+    constexpr int W = WIDTH<F>;
+    I upper, lower;
+#pragma GCC unroll 16
+    for (int j = 0; j < W; j++) upper[j] = j & D ? W + j - D : j, lower[j] = j & D ? W + j : j + D;
+#pragma GCC unroll 16
+    for (int i = 0; i < W; i++)
+        if (!(i & D)) {
+            const Vec<F> a = v[i], b = v[i + D];
+            v[i] = __builtin_shuffle(a, b, upper), v[i + D] = __builtin_shuffle(a, b, lower);
+        }
+    if constexpr (D > 1) transpose<F, D / 2>(v);
+}
+
 // x > high ? high : x and x < low ? low : x in one instruction each where there is one; NaN stays NaN.
 template <class F>
 RECURRA_INLINE Vec<F> at_most(Vec<F> x, F high) {
