@@ -51,3 +51,14 @@ def error(a: Any, b: Any) -> float:
     a, b = (np.asarray(v.detach() if hasattr(v, "detach") else v, np.float64) for v in (a, b))
     assert a.shape == b.shape, f"shapes {a.shape} and {b.shape}"
     return float(np.abs(a - b).max() / (1 + np.abs(b).max())) if a.size else 0.0
+
+# a float32 layer against ONNX's node tests and onnxruntime, which has exp and tanh of its own
+ONNX = 1e-6
+
+# (dtype, LayerNorm) -> the cpu kernel against the float64 loop over the random layers of test_fuzz.py
+FUZZ = {
+    ("float64", False): 1e-13,
+    ("float64", True): 1e-11,
+    ("float32", False): 2e-5,
+    ("float32", True): 5e-3,
+}
