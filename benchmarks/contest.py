@@ -1,0 +1,328 @@
+"""A contest: variants of one piece of work, timed in turns in one process and each in a process of its own.
+
+The parent imports no torch. It keeps a worker for each variant and one for all of them, and asks them one after the other, so that
+processes alternate within seconds: a machine whose clock wanders, or has other work, then treats the variants alike. An idle worker
+waits on its pipe. Ratios are medians of quotients of the same round, times are medians.
+"""
+
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parents[1]
+AVX2 = {
+    "RECURRA_ISA": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The time of `over` divided by the time of `under`, and what it must be; no bound: shown only."""
+
+    over: str
+    under: str
+    at_least: float | None = None
+    at_most: float | None = None
+    of: str = "time"
+    """or "bytes": what `Contest.weigh` counts"""
+
+    @property
+    def target(self) -> str:
+        low, high = self.at_least, self.at_most
+        return f">= {low}" if low is not None else f"<= {high}" if high is not None else ""
+
+    def passed(self, ratio: float) -> bool | None:
+        if self.at_least is not None:
+            return ratio >= self.at_least
+        return None if self.at_most is None else ratio <= self.at_most
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One row of a table."""
+
+    row: str
+    variants: dict[str, Callable[[], Callable[[], Any]]]
+    """name -> what makes its call; an exception when it is made, or at its first call, is a reason to skip it"""
+    bars: tuple[Bar, ...]
+    agree: tuple[str, ...] = ()
+    """variants that must give the same numbers"""
+    weigh: Callable[[str], dict[str, Any]] | None = None
+    """name -> what is kept for backward, counted in a process that has done nothing else"""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured: seconds a contest in turns, rounds of alternating processes, seconds a variant and round in them."""
+
+    threads: tuple[int, ...]
+    seconds: float
+    rounds: int
+    alone: float
+    clock: str  # "wall", or "cpu": processor time, steadier where the machine has other work; for one thread only
+
+
+# -- the parent ---------------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """A process that measures contests of the tables of kernels.py on `threads` threads."""
+
+    def __init__(self, threads: int, fresh: bool = False):
+        env = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        if fresh:  # every tensor its own pages, so that resident memory is the sum of what is alive
+            env["MALLOC_MMAP_THRESHOLD_"] = "65536"
+        self.threads = threads
+        command = [sys.executable, str(Path(__file__).with_name("kernels.py")), "--worker"]
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps({**question, "threads": self.threads}) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"a worker ended with {self.process.wait()} at {question}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compete(table: str, contest: Contest, plan: Plan, threads: int, workers: dict[str, Worker]) -> dict[str, Any]:
+    """One row: times of each variant in turns and alone, ratios beside their bars, what was skipped and why."""
+    about = {"table": table, "row": contest.row}
+    column = 1 if plan.clock == "cpu" else 0
+
+    def worker(name: str) -> Worker:
+        if name not in workers:
+            workers[name] = Worker(threads)
+        return workers[name]
+
+    started, before = time.perf_counter(), busy(workers.values())
+    seconds = plan.seconds * max(1.0, len(contest.variants) / 2)
+    found = worker("").ask(**about, variants=list(contest.variants), seconds=seconds, least=3)
+    times = {"in_turns": {name: [t[column] for t in ts] for name, ts in found["times"].items()}}
+    names = list(times["in_turns"])
+    if plan.rounds:
+        alone: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(plan.rounds):
+            for name in names:
+                ran = worker(name).ask(**about, variants=[name], seconds=plan.alone, least=1)["times"][name]
+                alone[name].append(statistics.median(t[column] for t in ran))
+        times["alone"] = alone
+    others = round(max(0.0, busy(workers.values()) - before) / (time.perf_counter() - started), 2)
+    weights = {}
+    if contest.weigh:
+        for name in names:
+            fresh = Worker(threads, fresh=True)
+            weights[name] = fresh.ask(**about, weigh=name)
+            fresh.close()
+    result: dict[str, Any] = {"row": contest.row, "threads": threads, **contest.facts}
+    result["ms"] = {
+        how: {name: round(statistics.median(ts) * 1e3, 4) for name, ts in of.items()} for how, of in times.items()
+    }
+    result["cores_of_others"] = others
+    result["disturbed"] = threads + others > (os.cpu_count() or 1) + 0.1
+    result["measurements"] = {how: {name: len(ts) for name, ts in of.items()} for how, of in times.items()}
+    result["skipped"] = found["skipped"]
+    result["differences"] = found["differences"]
+    if weights:
+        result["kept"] = weights
+    result["bars"] = [
+        judged(bar, times, weights, threads) for bar in contest.bars if {bar.over, bar.under} <= set(names)
+    ]
+    return result
+
+
+def busy(workers: Iterable[Worker]) -> float:
+    """Seconds of processor time that the machine has given to others than these, since it started. 0 where it doesn't say (not Linux)."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    tick = os.sysconf("SC_CLK_TCK")
+    user, nice, system, _, _, irq, softirq, steal = (int(n) for n in stat.read_text().split()[1:9])
+    ours = 0
+    for worker in workers:
+        after = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
+        ours += int(after[11]) + int(after[12])
+    return (user + nice + system + irq + softirq + steal - ours) / tick
+
+
+def judged(bar: Bar, times: dict[str, Any], weights: dict[str, Any], threads: int) -> dict[str, Any]:
+    """The ratio both ways. One thread is judged in turns, more than one alone: there torch's idle threads disturb the next variant."""
+    row: dict[str, Any] = {"over": bar.over, "under": bar.under, "of": bar.of, "target": bar.target}
+    if bar.of == "bytes":
+        decides = row["ratio"] = round(weights[bar.over]["bytes"] / weights[bar.under]["bytes"], 3)
+    else:
+        for how, of in times.items():
+            quotients = [a / b for a, b in zip(of[bar.over], of[bar.under], strict=True)]
+            row[how] = round(statistics.median(quotients), 3)
+        decides = row.get("alone", row["in_turns"]) if threads > 1 else row["in_turns"]
+    passed = bar.passed(decides)
+    return row if passed is None else {**row, "passed": passed}
+
+
+HEAD = f"{'':44} {'thr':>3} {'over':>20} {'ms':>9} {'under':>20} {'ms':>9} {'in turns':>8} {'alone':>7} {'target':>8}"
+
+
+def shown(result: dict[str, Any]) -> Iterator[str]:
+    """The lines of a row: one for each bar."""
+    for bar in result["bars"]:
+        verdict = {True: "pass", False: "FAIL", None: ""}[bar.get("passed")]
+        if result["disturbed"]:
+            verdict += f" ? others used {result['cores_of_others']} cores"
+        front = f"{result['row']:44} {result['threads']:3}"
+        if bar["of"] == "bytes":
+            mb = [f"{result['kept'][bar[side]]['bytes'] / 1e6:7.1f}MB" for side in ("over", "under")]
+            ratios = f"{bar['ratio']:8.3f} {'':7}"
+        else:
+            # where a variant ran alone too, its own process tells its time
+            ms = result["ms"].get("alone", result["ms"]["in_turns"])
+            mb = [f"{ms[bar[side]]:9.3f}" for side in ("over", "under")]
+            ratios = f"{bar['in_turns']:8.2f} {format(bar['alone'], '7.2f') if 'alone' in bar else '':7}"
+        yield f"{front} {bar['over']:>20} {mb[0]} {bar['under']:>20} {mb[1]} {ratios} {bar['target']:>8} {verdict}"
+    for names, difference in result["differences"].items():
+        if not difference < 1e-3:
+            yield f"{result['row']:44} {result['threads']:3} DIFFERENT NUMBERS: {names}: {difference:.1e}"
+
+
+def run(table: str, contests: list[Contest], plan: Plan) -> dict[str, Any]:
+    """All rows of a table, printed as they come."""
+    print(f"\n{table}\n{HEAD}", flush=True)
+    about: dict[str, Any] = {}
+    rows, skipped = [], set()
+    for threads in plan.threads:
+        workers: dict[str, Worker] = {"": Worker(threads)}
+        about = about or workers[""].ask(machine=True)
+        about.setdefault("matmul_gflops", {})[str(threads)] = [workers[""].ask(matmul=True)["gflops"]]
+        for contest in contests:
+            rows.append(compete(table, contest, plan, threads, workers))
+            for line in shown(rows[-1]):
+                print(line, flush=True)
+            for name, reason in rows[-1]["skipped"].items():
+                if (name, reason) not in skipped:
+                    skipped.add((name, reason))
+                    print(f"skipped {name}: {reason}", flush=True)
+        about["matmul_gflops"][str(threads)].append(workers[""].ask(matmul=True)["gflops"])
+        for worker in workers.values():
+            worker.close()
+    print(f"torch.mm of 1024^3, GF/s before and after, by threads: {about['matmul_gflops']}", flush=True)
+    return {**about, "plan": vars(plan), "rows": rows}
+
+
+# -- the worker ---------------------------------------------------------------------------------------------------------
+
+
+def serve(contests: Callable[[str], list[Contest]]) -> None:
+    """Answer the questions on standard input, one a line, until it ends."""
+    import torch
+
+    from recurra.machine import in_turns
+
+    talk = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # nothing else may write into the answers
+    made: dict[str, Callable[[], Any]] = {}
+    now, differences, skipped = None, {}, {}
+    for line in sys.stdin:
+        question = json.loads(line)
+        torch.set_num_threads(question["threads"])
+        answer: dict[str, Any] = {}
+        if question.get("machine"):
+            answer = machine()
+        elif question.get("matmul"):
+            answer = {"gflops": matmul()}
+        else:
+            contest = next(c for c in contests(question["table"]) if c.row == question["row"])
+            if question.get("weigh"):
+                assert contest.weigh
+                answer = contest.weigh(question["weigh"])
+            else:
+                if now != contest.row:
+                    now = contest.row
+                    made, skipped = ready(contest, question["variants"])
+                    differences = compared(contest, made)
+                times = in_turns(made, question["seconds"], least=question["least"], warm=0) if made else {}
+                answer = {"times": times, "skipped": skipped, "differences": differences}
+        talk.write(json.dumps(answer) + "\n")
+        talk.flush()
+
+
+def ready(contest: Contest, names: list[str]) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+    """The calls that can be made, each called once, and why the others can't."""
+    made, skipped = {}, {}
+    for name in names:
+        try:
+            call = contest.variants[name]()
+            call()
+            made[name] = call
+        except Exception as error:
+            skipped[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return made, skipped
+
+
+def compared(contest: Contest, made: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """The largest difference of each variant to the first of those that must agree, in units of the largest value of the tensor."""
+    names = [name for name in contest.agree if name in made]
+    if len(names) < 2:
+        return {}
+    results = {name: [tensor.clone() for tensor in made[name]()] for name in names}
+    first = results[names[0]]
+    return {
+        f"{names[0]} and {name}": max(
+            float((a - b).abs().max() / a.abs().max()) for a, b in zip(first, results[name], strict=True)
+        )
+        for name in names[1:]
+    }
+
+
+def matmul() -> float:
+    """GF/s of torch.mm of 1024^3, the machine's own rate at this moment."""
+    import torch
+
+    from recurra.machine import in_turns
+
+    a, b, out = (torch.randn(1024, 1024) for _ in range(3))
+    times = in_turns({"mm": lambda: (torch.mm(a, b, out=out),)}, 0.3)["mm"]
+    return round(2 * 1024**3 / statistics.median(wall for wall, _ in times) / 1e9, 1)
+
+
+def machine() -> dict[str, Any]:
+    from recurra.machine import hardware, versions
+
+    facts = hardware()
+    del facts["threads"]
+    held = {name: os.environ[name] for name in AVX2 if name in os.environ}
+    return {
+        **facts,
+        "load": round(os.getloadavg()[0], 1),
+        "versions": versions(),
+        "environment": held,
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+    }
+
+
+def commit() -> str:
+    """The commit that was measured, with a + where files differ from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
