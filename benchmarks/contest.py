@@ -35,7 +35,7 @@ class Bar:
     at_least: float | None = None
     at_most: float | None = None
     of: str = "time"
-    """or "bytes": what `Contest.weigh` counts"""
+    """or one of the bytes that `Contest.weigh` counts"""
 
     @property
     def target(self) -> str:
@@ -167,8 +167,8 @@ def busy(workers: Iterable[Worker]) -> float:
 def judged(bar: Bar, times: dict[str, Any], weights: dict[str, Any], threads: int) -> dict[str, Any]:
     """The ratio both ways. One thread is judged in turns, more than one alone: there torch's idle threads disturb the next variant."""
     row: dict[str, Any] = {"over": bar.over, "under": bar.under, "of": bar.of, "target": bar.target}
-    if bar.of == "bytes":
-        decides = row["ratio"] = round(weights[bar.over]["bytes"] / weights[bar.under]["bytes"], 3)
+    if bar.of != "time":
+        decides = row["ratio"] = round(weights[bar.over][bar.of] / max(1, weights[bar.under][bar.of]), 3)
     else:
         for how, of in times.items():
             quotients = [a / b for a, b in zip(of[bar.over], of[bar.under], strict=True)]
@@ -188,9 +188,9 @@ def shown(result: dict[str, Any]) -> Iterator[str]:
         if result["disturbed"]:
             verdict += f" ? others used {result['cores_of_others']} cores"
         front = f"{result['row']:44} {result['threads']:3}"
-        if bar["of"] == "bytes":
-            mb = [f"{result['kept'][bar[side]]['bytes'] / 1e6:7.1f}MB" for side in ("over", "under")]
-            ratios = f"{bar['ratio']:8.3f} {'':7}"
+        if bar["of"] != "time":
+            mb = [f"{result['kept'][bar[side]][bar['of']] / 1e6:7.1f}MB" for side in ("over", "under")]
+            ratios = f"{bar['ratio']:8.3f} {bar['of'][:7]:>7}"
         else:
             # where a variant ran alone too, its own process tells its time
             ms = result["ms"].get("alone", result["ms"]["in_turns"])
