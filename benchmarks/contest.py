@@ -5,7 +5,6 @@ processes alternate within seconds: a machine whose clock wanders, or has other 
 waits on its pipe. Ratios are medians of quotients of the same round, times are medians.
 """
 
-import datetime
 import json
 import os
 import statistics
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).parents[1]
 AVX2 = {
     "RECURRA_ISA": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -138,7 +136,7 @@ def compete(table: str, contest: Contest, plan: Plan, threads: int, workers: dic
         how: {name: round(statistics.median(ts) * 1e3, 4) for name, ts in of.items()} for how, of in times.items()
     }
     result["cores_of_others"] = others
-    result["disturbed"] = threads + others > (os.cpu_count() or 1) + 0.1
+    result["disturbed"] = plan.clock == "wall" and threads + others > (os.cpu_count() or 1) + 0.1
     result["measurements"] = {how: {name: len(ts) for name, ts in of.items()} for how, of in times.items()}
     result["skipped"] = found["skipped"]
     result["differences"] = found["differences"]
@@ -224,105 +222,3 @@ def run(table: str, contests: list[Contest], plan: Plan) -> dict[str, Any]:
             worker.close()
     print(f"torch.mm of 1024^3, GF/s before and after, by threads: {about['matmul_gflops']}", flush=True)
     return {**about, "plan": vars(plan), "rows": rows}
-
-
-# -- the worker ---------------------------------------------------------------------------------------------------------
-
-
-def serve(contests: Callable[[str], list[Contest]]) -> None:
-    """Answer the questions on standard input, one a line, until it ends."""
-    import torch
-
-    from recurra.machine import in_turns
-
-    talk = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # nothing else may write into the answers
-    made: dict[str, Callable[[], Any]] = {}
-    now, differences, skipped = None, {}, {}
-    for line in sys.stdin:
-        question = json.loads(line)
-        torch.set_num_threads(question["threads"])
-        answer: dict[str, Any] = {}
-        if question.get("machine"):
-            answer = machine()
-        elif question.get("matmul"):
-            answer = {"gflops": matmul()}
-        else:
-            contest = next(c for c in contests(question["table"]) if c.row == question["row"])
-            if question.get("weigh"):
-                assert contest.weigh
-                answer = contest.weigh(question["weigh"])
-            else:
-                if now != contest.row:
-                    now = contest.row
-                    made, skipped = ready(contest, question["variants"])
-                    differences = compared(contest, made)
-                times = in_turns(made, question["seconds"], least=question["least"], warm=0) if made else {}
-                answer = {"times": times, "skipped": skipped, "differences": differences}
-        talk.write(json.dumps(answer) + "\n")
-        talk.flush()
-
-
-def ready(contest: Contest, names: list[str]) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
-    """The calls that can be made, each called once, and why the others can't."""
-    made, skipped = {}, {}
-    for name in names:
-        try:
-            call = contest.variants[name]()
-            call()
-            made[name] = call
-        except Exception as error:
-            skipped[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    return made, skipped
-
-
-def compared(contest: Contest, made: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """The largest difference of each variant to the first of those that must agree, in units of the largest value of the tensor."""
-    names = [name for name in contest.agree if name in made]
-    if len(names) < 2:
-        return {}
-    results = {name: [tensor.clone() for tensor in made[name]()] for name in names}
-    first = results[names[0]]
-    return {
-        f"{names[0]} and {name}": max(
-            float((a - b).abs().max() / a.abs().max()) for a, b in zip(first, results[name], strict=True)
-        )
-        for name in names[1:]
-    }
-
-
-def matmul() -> float:
-    """GF/s of torch.mm of 1024^3, the machine's own rate at this moment."""
-    import torch
-
-    from recurra.machine import in_turns
-
-    a, b, out = (torch.randn(1024, 1024) for _ in range(3))
-    times = in_turns({"mm": lambda: (torch.mm(a, b, out=out),)}, 0.3)["mm"]
-    return round(2 * 1024**3 / statistics.median(wall for wall, _ in times) / 1e9, 1)
-
-
-def machine() -> dict[str, Any]:
-    from recurra.machine import hardware, versions
-
-    facts = hardware()
-    del facts["threads"]
-    held = {name: os.environ[name] for name in AVX2 if name in os.environ}
-    return {
-        **facts,
-        "load": round(os.getloadavg()[0], 1),
-        "versions": versions(),
-        "environment": held,
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
-    }
-
-
-def commit() -> str:
-    """The commit that was measured, with a + where files differ from it."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -25,7 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contest import AVX2, Bar, Contest, Plan, run, serve
+from contest import AVX2, Bar, Contest, Plan, run
+from kernels_page import markdown
 
 RESULTS = Path(__file__).parent / "results"
 # T, B, I, H, layers: what the time of torch over ours must be at least, inference and training, with AVX-512
@@ -104,38 +105,44 @@ def main() -> None:
     parser.add_argument("--isa", choices=["avx2"])
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time, one thread only")
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--markdown", action="store_true", help="print the kept results as tables, measure nothing")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.isa and any(os.environ.get(name) != value for name, value in AVX2.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | AVX2)  # read when the libraries are loaded
     if options.worker:
+        from contest_worker import serve
+
         serve(contests)
+        return
+    result = RESULTS / f"kernels{'_avx2' if options.isa else ''}.json"
+    if options.markdown:
+        print(markdown(json.loads((options.out or result).read_text())))
         return
     names = options.tables.split(",")
     if not set(names) <= set(TABLES):
         parser.error(f"--tables must be of {', '.join(TABLES)}, not {options.tables}")
-    started, tables = time.perf_counter(), {}
-    for name in names:
-        rows = chosen(contests(name), options.shapes, options.mode)
-        if options.quick and name != "lstm":
-            rows = rows[:2]
-        if rows:
-            tables[name] = run(name, rows, plan(name, options))
-    seconds = round(time.perf_counter() - started)
-    bars = [bar for table in tables.values() for row in table["rows"] for bar in row["bars"] if "passed" in bar]
-    rows = [row for table in tables.values() for row in table["rows"]]
-    disturbed, skipped = sum(row["disturbed"] for row in rows), sum(len(row["skipped"]) for row in rows)
-    print(
-        f"\n{sum(bar['passed'] for bar in bars)} of {len(bars)} bars passed, {disturbed} rows disturbed by other work, {skipped} variants skipped, {seconds} s"
-    )
     part = options.quick or options.shapes or options.threads or options.mode != "both" or options.no_alone
-    out = options.out or (None if part else RESULTS / f"kernels{'_avx2' if options.isa else ''}.json")
-    if out:
-        whole = json.loads(out.read_text()) if out.exists() else {}
-        whole |= {name: {"command": " ".join(["python", *sys.argv]), **table} for name, table in tables.items()}
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(whole, indent=1) + "\n")
-        print(f"-> {out}")
+    out = options.out or (None if part else result)
+    started, rows = time.perf_counter(), []
+    for name in names:
+        competing = chosen(contests(name), options.shapes, options.mode)
+        if options.quick and name != "lstm":
+            competing = competing[:2]
+        if competing:
+            table = run(name, competing, plan(name, options))
+            rows += table["rows"]
+            if out:
+                whole = json.loads(out.read_text()) if out.exists() else {}
+                whole[name] = {"command": " ".join(["python", *sys.argv]), **table}
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.write_text(json.dumps(whole, indent=1) + "\n")
+    bars = [bar["passed"] for row in rows for bar in row["bars"] if "passed" in bar]
+    print(
+        f"\n{sum(bars)} of {len(bars)} bars passed, {time.perf_counter() - started:.0f} s{f' -> {out}' if out else ''}"
+    )
+    disturbed, skipped = sum(row["disturbed"] for row in rows), sum(len(row["skipped"]) for row in rows)
+    print(f"{disturbed} of {len(rows)} rows disturbed by other work, {skipped} variants skipped")
 
 
 def plan(table: str, options: argparse.Namespace) -> Plan:
