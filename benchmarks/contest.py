@@ -195,19 +195,34 @@ def shown(result: dict[str, Any]) -> Iterator[str]:
             mb = [f"{ms[bar[side]]:9.3f}" for side in ("over", "under")]
             ratios = f"{bar['in_turns']:8.2f} {format(bar['alone'], '7.2f') if 'alone' in bar else '':7}"
         yield f"{front} {bar['over']:>20} {mb[0]} {bar['under']:>20} {mb[1]} {ratios} {bar['target']:>8} {verdict}"
+    if "tokens_a_step" in result:
+        rates = ", ".join(f"{name} {rate:,}" for name, rate in tokens_a_second(result).items())
+        yield f"{result['row']:44} {result['threads']:3} tokens a second: {rates}"
     for names, difference in result["differences"].items():
         if not difference < 1e-3:
             yield f"{result['row']:44} {result['threads']:3} DIFFERENT NUMBERS: {names}: {difference:.1e}"
 
 
+def tokens_a_second(result: dict[str, Any]) -> dict[str, int]:
+    """Of each variant of a row that says how many tokens a call is."""
+    ms = result["ms"].get("alone", result["ms"]["in_turns"])
+    return {name: round(result["tokens_a_step"] / took * 1e3) for name, took in ms.items()}
+
+
 def run(table: str, contests: list[Contest], plan: Plan) -> dict[str, Any]:
     """All rows of a table, printed as they come."""
-    print(f"\n{table}\n{HEAD}", flush=True)
     about: dict[str, Any] = {}
     rows, skipped = [], set()
     for threads in plan.threads:
         workers: dict[str, Worker] = {"": Worker(threads)}
-        about = about or workers[""].ask(machine=True)
+        if not about:
+            about = workers[""].ask(machine=True)
+            versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+            print(
+                f"\n{table}: {about['cpu']}, {about['cores']} cores, {about['isa']}, torch {about['torch_isa']}; {versions}; ",
+                end="",
+            )
+            print(f"{about['date']}, commit {about['commit']}, load {about['load']}\n{HEAD}", flush=True)
         about.setdefault("matmul_gflops", {})[str(threads)] = [workers[""].ask(matmul=True)["gflops"]]
         for contest in contests:
             rows.append(compete(table, contest, plan, threads, workers))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from contest import tokens_a_second
+
 
 def markdown(whole: dict[str, Any]) -> str:
     """One section a table; a line for each bar, with both ratios and the target."""
@@ -19,6 +21,9 @@ def markdown(whole: dict[str, Any]) -> str:
         ]
         for row in table["rows"]:
             lines += [line(row, bar) for bar in row["bars"]]
+            if "tokens_a_step" in row:
+                rates = ", ".join(f"{variant} {rate:,}" for variant, rate in tokens_a_second(row).items())
+                lines.append(f"| {row['row']} | {row['threads']} | tokens a second: {rates} | | | | | | | |")
         lines.append("")
     return "\n".join(lines)
 
