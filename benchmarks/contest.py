@@ -138,6 +138,7 @@ def compete(table: str, contest: Contest, plan: Plan, threads: int, workers: dic
     result["cores_of_others"] = others
     result["disturbed"] = plan.clock == "wall" and threads + others > (os.cpu_count() or 1) + 0.1
     result["measurements"] = {how: {name: len(ts) for name, ts in of.items()} for how, of in times.items()}
+    result["page_faults"] = found["page_faults"]
     result["skipped"] = found["skipped"]
     result["differences"] = found["differences"]
     if weights:

@@ -1,8 +1,11 @@
 """A worker of a contest: a process that measures what it is asked for, one question a line on standard input. See contest.py."""
 
+import ctypes
 import datetime
+import gc
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +25,7 @@ def serve(contests: Callable[[str], list[Contest]]) -> None:
     talk = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing else may write into the answers
     made: dict[str, Callable[[], Any]] = {}
-    now, differences, skipped = None, {}, {}
+    now, differences, skipped, faults = None, {}, {}, {}
     for line in sys.stdin:
         question = json.loads(line)
         torch.set_num_threads(question["threads"])
@@ -38,11 +41,13 @@ def serve(contests: Callable[[str], list[Contest]]) -> None:
                 answer = contest.weigh(question["weigh"])
             else:
                 if now != contest.row:
-                    now = contest.row
+                    now, made = contest.row, {}
+                    forget()
                     made, skipped = ready(contest, question["variants"])
                     differences = compared(contest, made)
+                    faults = {name: page_faults(call) for name, call in made.items()}
                 times = in_turns(made, question["seconds"], least=question["least"], warm=0) if made else {}
-                answer = {"times": times, "skipped": skipped, "differences": differences}
+                answer = {"times": times, "skipped": skipped, "differences": differences, "page_faults": faults}
         talk.write(json.dumps(answer) + "\n")
         talk.flush()
 
@@ -73,6 +78,21 @@ def compared(contest: Contest, made: dict[str, Callable[[], Any]]) -> dict[str, 
         )
         for name in names[1:]
     }
+
+
+def forget() -> None:
+    """Give back what the row before has left in the heap: a variant may find its memory there, and save its page faults."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def page_faults(call: Callable[[], Any]) -> int:
+    """Of a second call: memory that is given back to the system and fetched anew each time, which is a part of its time."""
+    call()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def matmul() -> float:
