@@ -63,10 +63,11 @@ class Contest:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: seconds a contest in turns, rounds of alternating processes, seconds a variant and round in them."""
+    """How much is measured: seconds of a contest in turns and the least rounds of it, rounds of alternating processes, seconds a variant and round in them."""
 
     threads: tuple[int, ...]
     seconds: float
+    least: int
     rounds: int
     alone: float
     clock: str  # "wall", or "cpu": processor time, steadier where the machine has other work; for one thread only
@@ -114,7 +115,7 @@ def compete(table: str, contest: Contest, plan: Plan, threads: int, workers: dic
 
     started, before = time.perf_counter(), busy(workers.values())
     seconds = plan.seconds * max(1.0, len(contest.variants) / 2)
-    found = worker("").ask(**about, variants=list(contest.variants), seconds=seconds, least=3)
+    found = worker("").ask(**about, variants=list(contest.variants), seconds=seconds, least=plan.least)
     times = {"in_turns": {name: [t[column] for t in ts] for name, ts in found["times"].items()}}
     names = list(times["in_turns"])
     if plan.rounds:

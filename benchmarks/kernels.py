@@ -154,7 +154,11 @@ def plan(table: str, options: argparse.Namespace) -> Plan:
         threads = (1, 2) if table in both else (1,)
     if options.clock == "cpu" and threads != (1,):
         raise SystemExit("--clock cpu counts the work of all threads: give --threads 1")
-    made = Plan(threads, 0.4, 2, 0.05, options.clock) if options.quick else Plan(threads, 2.0, 4, 0.25, options.clock)
+    made = (
+        Plan(threads, 0.4, 3, 2, 0.05, options.clock)
+        if options.quick
+        else Plan(threads, 2.0, 5, 4, 0.25, options.clock)
+    )
     if options.no_alone or table in ("memory", "options"):  # many variants of ours, none of which disturbs the next
         made = dataclasses.replace(made, rounds=0)
     return made
