@@ -63,7 +63,8 @@ class Contest:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: seconds of a contest in turns and the least rounds of it, rounds of alternating processes, seconds a variant and round in them."""
+    """How much is measured: seconds of a contest in turns and the least rounds of it; rounds of alternating processes, and
+    seconds of a variant and round in them."""
 
     threads: tuple[int, ...]
     seconds: float
@@ -147,6 +148,9 @@ def compete(table: str, contest: Contest, plan: Plan, threads: int, workers: dic
     result["bars"] = [
         judged(bar, times, weights, threads) for bar in contest.bars if {bar.over, bar.under} <= set(names)
     ]
+    for bar in result["bars"] if result["disturbed"] else ():
+        if bar["of"] == "time":  # what a busy machine says is neither passed nor failed
+            bar.pop("passed", None)
     return result
 
 
@@ -185,8 +189,8 @@ def shown(result: dict[str, Any]) -> Iterator[str]:
     """The lines of a row: one for each bar."""
     for bar in result["bars"]:
         verdict = {True: "pass", False: "FAIL", None: ""}[bar.get("passed")]
-        if result["disturbed"]:
-            verdict += f" ? others used {result['cores_of_others']} cores"
+        if result["disturbed"] and bar["of"] == "time":
+            verdict = f"disturbed: others used {result['cores_of_others']} cores"
         front = f"{result['row']:44} {result['threads']:3}"
         if bar["of"] != "time":
             mb = [f"{result['kept'][bar[side]][bar['of']] / 1e6:7.1f}MB" for side in ("over", "under")]
