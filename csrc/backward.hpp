@@ -154,21 +154,22 @@ class Back {
         const long n = plan.alive(s), later = s + 1 < plan.steps ? plan.alive(s + 1) : 0;
         const long groups = (l.columns + 3) / 4, K_h = K == Kind::gru ? 3 * units : row;
         alignas(64) F scratch[GROUP * 4 * W], zeros[4 * W] = {};
-        for (long q = team.first(groups) * 4; q < std::min(team.last(groups) * 4, l.columns); q += 4) {
-            const long last = std::min(q + 4, l.columns);
+        const long mine = team.last(groups) - team.first(groups);
+        for (long i = 0; i < mine; i++) {
+            const long q = (team.first(groups) + (s % 2 ? mine - 1 - i : i)) * 4, last = std::min(q + 4, l.columns);
             const int np = int(last - q);
             for (long r = 0; r < n; r += GROUP) {
                 const long m = std::min(GROUP, n - r), old = std::max(0L, std::min(m, later - r));
                 product_columns<F>(next + r * row + (K == Kind::gru ? units : 0), row, K_h, l.wht, q, last,
-                                   zeros, 0, scratch, 4 * W, old, l.columns, q == 0 && !f.every ? gates_of(s, r) : nullptr,
+                                   zeros, 0, scratch, 4 * W, old, l.columns, i == 0 && !f.every ? gates_of(s, r) : nullptr,
                                    run.frame);
-                for (long i = r; i < r + m; i++) {
+                for (long j = r; j < r + m; j++) {
                     Vec<F> g[4];
-                    h_gradient(s, i, q, np, i < later ? scratch + (i - r) * 4 * W : nullptr, g);
+                    h_gradient(s, j, q, np, j < later ? scratch + (j - r) * 4 * W : nullptr, g);
                     if (l.project || l.norm)
-                        for (int k = 0; k < np; k++) store(dr + i * wide + (q + k) * W, g[k]);
+                        for (int k = 0; k < np; k++) store(dr + j * wide + (q + k) * W, g[k]);
                     else
-                        equations(s, i, q, np, g, ds_now + i * row);
+                        equations(s, j, q, np, g, ds_now + j * row);
                 }
             }
         }

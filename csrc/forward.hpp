@@ -268,11 +268,16 @@ class Run {
     // Without layer norm: panel by panel. One row or two: several panels at once, so that enough sums are in flight.
     void panels(long s, long n, const F* sums, const F* xs, long ldx) {
         constexpr int SEVERAL = G == 1 ? 4 : 2;
-        const long last = team.last(l.panels);
-        long p = team.first(l.panels);
-        if (G == 1 || n <= 2)
-            for (; p + SEVERAL <= last; p += SEVERAL) panel<SEVERAL>(s, n, p, sums, xs, ldx);
-        for (; p < last; p++) panel<1>(s, n, p, sums, xs, ldx);
+        const long first = team.first(l.panels), last = team.last(l.panels);
+        const long most = G == 1 || n <= 2 ? SEVERAL : 1, blocks = (last - first + most - 1) / most;
+        // To and fro, so that a step begins with the weights that the last one has left in the cache.
+        for (long i = 0; i < blocks; i++) {
+            const long p = first + (s % 2 ? blocks - 1 - i : i) * most;
+            if (most > 1 && p + most <= last)
+                panel<SEVERAL>(s, n, p, sums, xs, ldx);
+            else
+                for (long q = p; q < std::min(p + most, last); q++) panel<1>(s, n, q, sums, xs, ldx);
+        }
     }
 
     template <int NP>
