@@ -17,13 +17,13 @@ inline long ds_at(Kind kind, long units, long width, long panel, long slot) {
 // The sums over frames, packed as the weights are; see unpack.
 template <class F>
 struct Sums {
-    F *w, *bias, *peephole, *gain, *gain_c, *bias_c, *project;
+    F *w, *bias, *peephole, *gain_x, *gain, *gain_c, *bias_c, *project;
     Sums(const Layer<F>& l, F* memory) {
         const long W = WIDTH<F>, G = gates(l.kind) * W, units = l.panels * W;
         Cutter<F> cutter{memory};
-        w = cutter.cut(l.panels * (l.multiplied() + l.outputs) * G);
+        w = cutter.cut(l.panels * (l.inputs + l.outputs) * G);
         bias = cutter.cut(units * slots(l.kind)), peephole = cutter.cut(3 * units);
-        gain = cutter.cut(l.norm ? units * slots(l.kind) : 0);
+        gain_x = cutter.cut(l.norm ? units * slots(l.kind) : 0), gain = cutter.cut(l.norm ? units * slots(l.kind) : 0);
         gain_c = cutter.cut(units), bias_c = cutter.cut(units);
         project = cutter.cut(l.project ? l.hidden * l.columns * W : 0);
         size = cutter.at - memory;
@@ -44,7 +44,7 @@ template <class F>
 long backward_work(const Layer<F>& l, long rows, long every, int team) {
     const long W = WIDTH<F>, units = l.panels * W, wide = l.columns * W, row = units * slots(l.kind);
     const long frames = back_steps<F>(rows) * rows, again = every * rows;
-    long n = (frames + 2 * rows) * row + frames * (l.norm ? row : 0) + frames * (l.inputs + l.outputs);
+    long n = (frames + 2 * rows) * row + frames * (l.norm ? 2 * row : 0) + frames * (l.inputs + l.outputs);
     n += rows * (2 * wide + units) + again * (frame_size(l) + units) + (l.project ? frames * (units + wide) : 0);
     n += team * (FRAMES_AT_ONCE * 4 * W + 3 * units) + 1024;
     return n + (every ? forward_work(l, rows, team) : 0);
@@ -62,6 +62,7 @@ class Back {
         Cutter<F> work{f.work + (f.every ? forward_work(l, rows, team.size) : 0)};
         ds = work.cut(frames * row), ds_last = work.cut(rows * row);
         dz = l.norm ? work.cut(frames * row) : ds, dz_last = l.norm ? work.cut(rows * row) : ds_last;
+        dzx = l.norm ? work.cut(frames * row) : ds;
         xs = work.cut(frames * l.inputs), hs = work.cut(frames * l.outputs);
         dh = work.cut(rows * wide), dr = work.cut(rows * wide), dc = work.cut(rows * units);
         if (f.every) gates_again = work.cut(f.every * rows * run.frame), cells_again = work.cut(f.every * rows * units);
@@ -104,7 +105,8 @@ class Back {
     Sums<F> sums;
     const long units, wide, row;
     F *ds, *ds_last;     // gradients of the sums: [frame of the chunk][row]; of the step after the chunk
-    F *dz, *dz_last;     // what the recurrent product sees of them; with layer norm, behind it
+    F *dz, *dz_last;     // gradients of the recurrent product: the same, but behind a layer norm
+    F* dzx;              // likewise of the input's product
     F *xs, *hs;          // x and h before the step, in blocks of columns (see outer)
     F *dh, *dc, *dr;     // what later steps give to h and c past the product; the gradient of h
     F *gates_again = nullptr, *cells_again = nullptr, *middles = nullptr, *drs = nullptr, *panel, *line;
@@ -141,6 +143,15 @@ class Back {
             team.wait();
         }
         pack_frames(s0, s1, n);
+        if (l.norm)
+            for (long s = s0; s < s1; s++)
+                for (long i = 0; i < plan.alive(s); i++) {
+                    const long at = (plan.frame(s) - base + i) * row;
+                    const F* gate = gates_of(s, i);
+                    back_through_norm(gate + 2 * row, gate[3 * row + 3], 0, l.gain_x, sums.gain_x, ds + at, dzx + at);
+                    if (K == Kind::gru)  // hn is none of the input's
+                        for (long p = 0; p < l.panels; p++) store(dzx + at + ds_at(K, units, W, p, 3), Vec<F>{});
+                }
         team.wait();
         weight_gradients(n);
         if (b.dx) input_gradients(s0, s1);
@@ -178,7 +189,9 @@ class Back {
         else if (l.norm)
             for (long i = 0; i < n; i++) normed_row(s, i, dr + i * wide, ds_now + i * row);
         if (l.norm)
-            for (long i = 0; i < n; i++) back_through_norm(s, i, ds_now + i * row, dz_now + i * row);
+            for (long i = 0; i < n; i++)
+                back_through_norm(gates_of(s, i) + row, gates_of(s, i)[3 * row], h_first(K), l.gain, sums.gain, ds_now + i * row,
+                                  dz_now + i * row);
     }
 
     // The gradient of h~ at columns [q, q + np) of row i; `product`: what comes through W_hh, or null.
@@ -317,7 +330,7 @@ class Back {
             }
         } else {
             const F* gate = gates_of(s, i);
-            const F* moments = gate + 2 * row;
+            const F* moments = gate + 3 * row;
             const Vec<F> mean = splat<F>(moments[1]), scale = splat<F>(moments[2]);
             F *dus = line, *ts = line + units, *us = line + 2 * units;
             Vec<F> one = splat<F>(1), sum{}, sum_u{};
@@ -344,26 +357,31 @@ class Back {
         }
     }
 
-    // From the gradients of LN(W_hh h) * gain to those of W_hh h.
-    void back_through_norm(long s, long i, const F* from, F* to) {
-        const F *hat = gates_of(s, i) + row, *moments = gates_of(s, i) + 2 * row;
+    // From the gradients of LN(z) * gain, in the slots [first, first + G) of a frame, to those of z. hat: the normalised z.
+    void back_through_norm(const F* hat, F scale, long first, const F* gain, F* d_gain, const F* from, F* to) {
         Vec<F> sum{}, sum_hat{};
         for (long p = 0; p < l.panels; p++)
-            for (long slot = h_first(K); slot < S; slot++) {
+            for (long slot = first; slot < first + G; slot++) {
                 const long k = (p * S + slot) * W;
                 const Vec<F> d = load(from + ds_at(K, units, W, p, slot)), hats = load(hat + k);
-                store(sums.gain + k, fma(d, hats, load(sums.gain + k)));
-                const Vec<F> dhat = d * load(l.gain + k);
+                store(d_gain + k, fma(d, hats, load(d_gain + k)));
+                const Vec<F> dhat = d * load(gain + k);
                 sum += dhat, sum_hat = fma(dhat, hats, sum_hat);
             }
         const double count = double(G * l.hidden);
         const Vec<F> m = splat<F>(F(R::total(sum) / count)), m_hat = splat<F>(F(R::total(sum_hat) / count));
-        const Vec<F> scale = splat<F>(moments[0]);
         for (long p = 0; p < l.panels; p++)
-            for (long slot = h_first(K); slot < S; slot++) {
+            for (long slot = first; slot < first + G; slot++) {
                 const long k = (p * S + slot) * W, at = ds_at(K, units, W, p, slot);
-                store(to + at, scale * (load(from + at) * load(l.gain + k) - m - load(hat + k) * m_hat));
+                store(to + at, splat<F>(scale) * (load(from + at) * load(gain + k) - m - load(hat + k) * m_hat));
             }
+    }
+
+    // Slots [first, last) of panel p of m frames, side by side.
+    void copy_panel(const F* all, long p, long from, long m, long first, long last) {
+        for (long i = 0; i < m; i++)
+            for (long k = first; k < last; k++)
+                store(panel + (i * S + k) * W, load(all + (from + i) * row + ds_at(K, units, W, p, k)));
     }
 
     // x and h before each frame of the chunk, column block by column block.
@@ -372,7 +390,7 @@ class Back {
         for (long s = s0; s < s1; s++)
             for (long i = 0; i < plan.alive(s); i++, frame++) {
                 if (frame < team.first(n) || frame >= team.last(n)) continue;
-                if (!l.norm) pack_frame(f.x + run.frame_of(i, s) * l.inputs, l.inputs, nullptr, xs, frame, n);
+                pack_frame(f.x + run.frame_of(i, s) * l.inputs, l.inputs, nullptr, xs, frame, n);
                 const F* mask = f.h_mask ? f.h_mask + plan.row(i) * l.outputs : nullptr;
                 pack_frame(h_before(s, i), l.outputs, mask, hs, frame, n);
             }
@@ -402,13 +420,11 @@ class Back {
                         store(panel + (i * S + k) * W, v);
                     }
                 for (int k = 0; k < S; k++) store(sums.bias + (p * S + k) * W, bias[k]);
-                F* to = sums.w + p * (l.multiplied() + l.outputs) * G * W;
-                if (!l.norm) outer<F, G>(xs, n, from, m, l.inputs, panel, S * W, to, G * W);
-                if (l.norm)
-                    for (long i = 0; i < m; i++)
-                        for (long k = h_first(K); k < S; k++)
-                            store(panel + (i * S + k) * W, load(dz + (from + i) * row + ds_at(K, units, W, p, k)));
-                outer<F, G>(hs, n, from, m, l.outputs, panel + H0, S * W, to + l.multiplied() * G * W, G * W);
+                F* to = sums.w + p * (l.inputs + l.outputs) * G * W;
+                if (l.norm) copy_panel(dzx, p, from, m, 0, G);
+                outer<F, G>(xs, n, from, m, l.inputs, panel, S * W, to, G * W);
+                if (l.norm) copy_panel(dz, p, from, m, h_first(K), S);
+                outer<F, G>(hs, n, from, m, l.outputs, panel + H0, S * W, to + l.inputs * G * W, G * W);
             }
         if (l.project) projection_gradient(n);
     }
@@ -430,23 +446,11 @@ class Back {
         long frame = 0;
         for (long s = s0; s < s1; s++) {
             const long n = plan.alive(s);
-            if (l.norm) {
-                for (long i = team.first(n); i < team.last(n); i++) {
-                    F* to = b.dx + run.frame_of(i, s) * G * l.hidden;
-                    for (long p = 0; p < l.panels; p++)
-                        for (long g = 0; g < G; g++)
-                            store_first(to + g * l.hidden + p * W,
-                                        load(ds + (frame + i) * row + ds_at(K, units, W, p, x_slot(K, int(g)))),
-                                        l.hidden - p * W);
-                }
-                frame += n;
-                continue;
-            }
             for (long q = 0; q < vectors; q += 4) {
                 const long last = std::min(q + 4, vectors);
                 for (long r = team.first(n); r < team.last(n); r += GROUP) {
                     const long m = std::min(GROUP, team.last(n) - r);
-                    product_columns<F>(ds + (frame + r) * row, row, row, l.wxt, q, last, zeros, 0,
+                    product_columns<F>(dzx + (frame + r) * row, row, row, l.wxt, q, last, zeros, 0,
                                        scratch, 4 * W, m, vectors);
                     for (long i = 0; i < m; i++) {
                         F* to = b.dx + run.frame_of(r + i, s) * l.inputs;

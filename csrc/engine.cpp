@@ -7,13 +7,13 @@
 namespace recurra::RECURRA_ISA {
 namespace {
 
-// A weight [G * hidden][columns], gate by gate, and its rows in the panels [panel][l.multiplied() + l.outputs][G * W], from
+// A weight [G * hidden][columns], gate by gate, and its rows in the panels [panel][l.inputs + l.outputs][G * W], from
 // row `first` on. move(weight, panels) moves one number; move_block(weight, its stride, panels, their stride) a square of W.
 template <class F, class Move, class MoveBlock>
 void over_panels(const Layer<F>& l, long columns, bool recurrent, Move move, MoveBlock move_block) {
     constexpr long W = WIDTH<F>;
-    const long G = gates(l.kind), h0 = h_first(l.kind), rows = l.multiplied() + l.outputs;
-    const long first = recurrent ? l.multiplied() : 0;
+    const long G = gates(l.kind), h0 = h_first(l.kind), rows = l.inputs + l.outputs;
+    const long first = recurrent ? l.inputs : 0;
     for (long p = 0; p < l.panels; p++)
         for (long g = 0; g < G; g++) {
             const long slot = recurrent ? h_slot(l.kind, int(g)) - h0 : x_slot(l.kind, int(g));
@@ -81,10 +81,10 @@ template <class F>
 void pack(const Layer<F>& l, const Weights<F>& w) {
     constexpr long W = WIDTH<F>;
     const long G = gates(l.kind) * W, S = slots(l.kind) * W, units = l.panels * W;
-    const long rows = l.multiplied() + l.outputs;
+    const long rows = l.inputs + l.outputs;
     if (l.w) {
         if (l.hidden % W) zero(l.w + (l.panels - 1) * rows * G, rows * G);
-        if (!l.norm) pack_weight(l, w.ih, l.inputs, false);
+        pack_weight(l, w.ih, l.inputs, false);
         pack_weight(l, w.hh, l.outputs, true);
     }
     zero(l.bias, l.panels * S);
@@ -101,7 +101,8 @@ void pack(const Layer<F>& l, const Weights<F>& w) {
         over_peepholes(l, [&](long from, long to) { l.peephole[to] = w.peephole[from]; });
     }
     if (l.norm) {
-        zero(l.gain, l.panels * S), zero(l.gain_c, units), zero(l.bias_c, units);
+        zero(l.gain_x, l.panels * S), zero(l.gain, l.panels * S), zero(l.gain_c, units), zero(l.bias_c, units);
+        over_slots(l, false, [&](long from, long to) { l.gain_x[to] = w.gain_ih[from]; });
         over_slots(l, true, [&](long from, long to) { l.gain[to] = w.gain_hh[from]; });
         if (w.gain_c) memcpy(l.gain_c, w.gain_c, sizeof(F) * size_t(l.hidden));
         if (w.bias_c) memcpy(l.bias_c, w.bias_c, sizeof(F) * size_t(l.hidden));
@@ -148,6 +149,7 @@ void unpack(const Layer<F>& l, const F* memory, const Gradients<F>& g) {
     if (g.bias_ih) over_slots(l, false, [&](long to, long from) { g.bias_ih[to] += sums.bias[from]; });
     if (g.bias_hh) over_slots(l, true, [&](long to, long from) { g.bias_hh[to] += sums.bias[from]; });
     if (g.peephole) over_peepholes(l, [&](long to, long from) { g.peephole[to] += sums.peephole[from]; });
+    if (g.gain_ih) over_slots(l, false, [&](long to, long from) { g.gain_ih[to] += sums.gain_x[from]; });
     if (g.gain_hh) over_slots(l, true, [&](long to, long from) { g.gain_hh[to] += sums.gain[from]; });
     for (long j = 0; j < l.hidden; j++) {
         if (g.gain_c) g.gain_c[j] += sums.gain_c[j];

@@ -20,7 +20,8 @@ struct Weights {
     const F *ih, *hh, *bias_ih, *bias_hh;  // [G * hidden, inputs], [G * hidden, P], [G * hidden] twice
     const F* hr;                           // projection [P, hidden]
     const F* peephole;                     // lstm: [3 * hidden], i f o
-    const F *gain_hh, *gain_c, *bias_c;    // layer norm: [G * hidden], lstm also [hidden] twice; then ih is null
+    const F *gain_ih, *gain_hh;            // layer norm: [G * hidden] twice
+    const F *gain_c, *bias_c;              // and for lstm [hidden] twice
 };
 
 // One layer, one direction. Units are grouped in panels of `width` (a vector register); a panel's gates lie side by
@@ -28,15 +29,15 @@ struct Weights {
 template <class F>
 struct Layer {
     Kind kind;
-    bool norm;  // layer norm: x holds the gates' sums of the input, normalised already
+    bool norm;  // layer norm
     long inputs, hidden, outputs, panels, columns;  // panels, columns: vectors over hidden and over outputs
-    F* w;                       // [panels][inputs, outputs][gates * width]; with layer norm without inputs
+    F* w;                       // [panels][inputs, outputs][gates * width]
     F* bias;                    // [panels][slots * width]
     F* project;                 // columns over outputs (see packed_at), or null
     F* peephole;                // [panels][3 * width], or null
-    F *gain, *gain_c, *bias_c;  // [panels][slots * width], [panels * width] twice, or null
+    F *gain_x, *gain;           // layer norm: [panels][slots * width] of the input and of h, or null
+    F *gain_c, *bias_c;         // [panels * width], or null
     F *wxt, *wht, *unproject;   // backward only: columns over inputs, outputs and hidden
-    long multiplied() const { return norm ? 0 : inputs; }  // inputs with weights
 };
 
 // Where the frame of (time t, batch row r) lies: packed sequences start time t at first[t].
@@ -79,7 +80,7 @@ struct Forward {
     long steps;  // of the whole call
     Frames frames;
     bool reverse;          // each row from its last frame to its first
-    const F* x;            // by frames, inputs wide; gates * hidden wide with layer norm
+    const F* x;            // by frames, inputs wide
     const uint8_t* reset;  // [batch, steps] or null: the state is zero before that step
     const F *h0, *c0;      // [batch, P], [batch, hidden]
     F *hn, *cn;
@@ -105,7 +106,7 @@ struct Backward {
 // Gradients of the weights in torch's shapes; null where there is none or nobody wants it.
 template <class F>
 struct Gradients {
-    F *ih, *hh, *bias_ih, *bias_hh, *hr, *peephole, *gain_hh, *gain_c, *bias_c;
+    F *ih, *hh, *bias_ih, *bias_hh, *hr, *peephole, *gain_ih, *gain_hh, *gain_c, *bias_c;
 };
 
 template <class F>

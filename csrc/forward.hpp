@@ -36,12 +36,12 @@ struct Cutter {
     }
 };
 
-// The numbers that a frame saves: the gates and, with layer norm, the normalised recurrent sums and three of the row:
-// 1 / their deviation, the mean of c' and 1 / its deviation.
+// The numbers that a frame saves: the gates and, with layer norm, the normalised sums of h and of x and four of the row:
+// 1 / deviation of the sums of h, mean and 1 / deviation of c', 1 / deviation of the sums of x.
 template <class F>
 long frame_size(const Layer<F>& l) {
     const long sums = l.panels * WIDTH<F> * slots(l.kind);
-    return l.norm ? 2 * sums + 16 : sums;
+    return l.norm ? 3 * sums + 16 : sums;
 }
 
 template <class F>
@@ -85,7 +85,7 @@ class Run {
 
     Run(const Layer<F>& layer, const Forward<F>& forward, const Plan& plan, Team team)
         : l(layer), f(forward), plan(plan), team(team), units(l.panels * W), wide(l.columns * W), row(units * S),
-          frame(frame_size(l)), w_panel((l.multiplied() + l.outputs) * G * W), wh(l.w + l.multiplied() * G * W),
+          frame(frame_size(l)), w_panel((l.inputs + l.outputs) * G * W), wh(l.w + l.inputs * G * W),
           fused(together(l, plan.rows)) {
         Cutter<F> shared{f.work}, own{f.work + shared_work(l, plan.rows) + team.id * own_work(l, plan.rows)};
         const bool joint = fused && K != Kind::gru;
@@ -99,7 +99,7 @@ class Run {
         middle = l.project ? shared.cut(plan.rows * units) : nullptr;
         chunk = fused ? nullptr : shared.cut(chunk_steps(l, plan.rows) * plan.rows * row);
         part = l.norm ? shared.cut(GROUP * row) : nullptr;
-        x = own.cut(joint || l.norm ? 0 : chunk_steps(l, plan.rows) * plan.rows * l.inputs);
+        x = own.cut(joint ? 0 : chunk_steps(l, plan.rows) * plan.rows * l.inputs);
         at = reinterpret_cast<int64_t*>(own.cut(2 * plan.rows));
         flags = reinterpret_cast<int64_t*>(own.cut(2 * plan.rows));
         past = f.saved && plan.all_rows * plan.steps * frame * long(sizeof(F)) > PAST_CACHES &&
@@ -200,33 +200,39 @@ class Run {
     // The input's sums of the frames of [s0, s1).
     void project_inputs(long s0, long s1) {
         const long n = plan.frame(s1) - plan.frame(s0);
-        if (l.norm) {
-            F* to = chunk;
-            for (long s = s0; s < s1; s++)
-                for (long i = 0; i < plan.alive(s); i++, to += row) {
-                    const F* from = f.x + frame_of(i, s) * G * l.hidden;
-                    for (long p = 0; p < l.panels; p++) {
-                        if (K == Kind::gru) store(to + p * S * W + 3 * W, Vec<F>{});
-                        for (long g = 0; g < G; g++)
-                            store(to + p * S * W + x_slot(K, int(g)) * W,
-                                  load_first(from + g * l.hidden + p * W, std::min(W, l.hidden - p * W)));
-                    }
-                }
-            return;
-        }
         F* to = x;
         for (long s = s0; s < s1; s++)
             for (long i = 0; i < plan.alive(s); i++, to += l.inputs)
                 memcpy(to, f.x + frame_of(i, s) * l.inputs, sizeof(F) * size_t(l.inputs));
+        alignas(64) F zeros[4 * W] = {};
         for (long p = team.first(l.panels); p < team.last(l.panels); p++)
             for (long r = 0; r < n; r += GROUP) {
                 const long m = std::min(GROUP, n - r);
                 F* sums = chunk + r * row + p * S * W;
                 panels_of_rows<F, G, 1>({x + r * l.inputs, l.inputs, l.w + p * w_panel, G * W, 0, l.inputs,
-                                         l.bias + p * S * W, 0, 0, sums, row, 0},
+                                         l.norm ? zeros : l.bias + p * S * W, 0, 0, sums, row, 0},
                                         m);
                 if constexpr (K == Kind::gru)
                     for (long i = 0; i < m; i++) store(sums + i * row + 3 * W, load(l.bias + p * S * W + 3 * W));
+            }
+        if (l.norm) normalise_inputs(s0, s1);
+    }
+
+    // LN(W_ih x) * gain + bias, frame by frame.
+    void normalise_inputs(long s0, long s1) {
+        F* sums = chunk;
+        for (long s = s0; s < s1; s++)
+            for (long i = 0; i < plan.alive(s); i++, sums += row) {
+                const Moments mm = moments<G>(sums, S * W);
+                F* kept = gates_to(s, i);
+                if (kept) kept += 2 * row, kept[row + 3] = F(mm.scale);
+                for (long p = 0; p < l.panels; p++)
+                    for (long g = 0; g < G; g++) {
+                        const long k = (p * S + g) * W;
+                        const Vec<F> hat = (load(sums + k) - splat<F>(F(mm.mean))) * splat<F>(F(mm.scale));
+                        if (kept) store(kept + k, hat);
+                        store(sums + k, fma(hat, load(l.gain_x + k), load(l.bias + k)));
+                    }
             }
     }
 
@@ -423,7 +429,7 @@ class Run {
         }
     }
 
-    // LN(W_hh h) * gain + bias, over the row; then the halves, with LN(c~) between them.
+    // LN(W_hh h) * gain besides, over the row; then the halves, with LN(c~) between them.
     void normed_step(long s, long n, F* sums) {
         alignas(64) F zeros[4 * W] = {};
         Moments of_cell[GROUP];
@@ -437,13 +443,13 @@ class Run {
                 F *to = sums + (r + i) * row, *from = part + i * row;
                 const Moments mm = moments<G>(from + H0, S * W);
                 F* kept = gates_to(s, r + i);
-                if (kept) kept += row, kept[row] = F(mm.scale);
+                if (kept) kept += row, kept[2 * row] = F(mm.scale);
                 for (long p = 0; p < l.panels; p++)
                     for (long g = 0; g < G; g++) {
                         const long k = p * S * W + H0 + g * W;
                         const Vec<F> hat = (load(from + k) - splat<F>(F(mm.mean))) * splat<F>(F(mm.scale));
                         if (kept) store(kept + k, hat);
-                        store(to + k, load(to + k) + fma(hat, load(l.gain + k), load(l.bias + k)));
+                        store(to + k, fma(hat, load(l.gain + k), load(to + k)));
                     }
             }
             for (long p = 0; p < l.panels; p++) first_half(s, r, m, p, sums + r * row + p * S * W, row);
@@ -451,7 +457,7 @@ class Run {
                 for (long i = 0; i < m; i++) {
                     of_cell[i] = moments<1>(sums + (r + i) * row, S * W);
                     if (F* kept = gates_to(s, r + i))
-                        kept[2 * row + 1] = F(of_cell[i].mean), kept[2 * row + 2] = F(of_cell[i].scale);
+                        kept[3 * row + 1] = F(of_cell[i].mean), kept[3 * row + 2] = F(of_cell[i].scale);
                 }
             for (long p = 0; p < l.panels; p++)
                 second_half(s, r, m, p, sums + r * row + p * S * W, row, K == Kind::lstm ? of_cell : nullptr);

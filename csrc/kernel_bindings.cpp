@@ -49,12 +49,12 @@ recurra::Forward<F> run_of(const Call& call, Address x, Address reset, Address h
 template <class F>
 void forward(const Call& call, Address x, Address reset, Address h0, Address c0, Address y, Address cells, Address hn,
              Address cn, Address h_mask, Address saved, Address ih, Address hh, Address bias_ih, Address bias_hh,
-             Address hr, Address peephole, Address gain_hh, Address gain_c, Address bias_c) {
+             Address hr, Address peephole, Address gain_ih, Address gain_hh, Address gain_c, Address bias_c) {
     recurra::Forward<F> f = run_of<F>(call, x, reset, h0, c0, y, cells, h_mask, saved);
     f.hn = at<F>(hn), f.cn = at<F>(cn);
     const recurra::Weights<F> w{at<const F>(ih),      at<const F>(hh),     at<const F>(bias_ih),
                                 at<const F>(bias_hh), at<const F>(hr),     at<const F>(peephole),
-                                at<const F>(gain_hh), at<const F>(gain_c), at<const F>(bias_c)};
+                                at<const F>(gain_ih), at<const F>(gain_hh), at<const F>(gain_c), at<const F>(bias_c)};
     const recurra::Packed<F> packed(call.shape, w, {true, false, false});
     recurra::forward(packed.layer(), call.schedule, f);
 }
@@ -62,18 +62,18 @@ void forward(const Call& call, Address x, Address reset, Address h0, Address c0,
 template <class F>
 void backward(const Call& call, Address x, Address reset, Address h0, Address c0, Address y, Address h_mask,
               Address saved, Address ih, Address hh, Address bias_ih, Address bias_hh, Address hr, Address peephole,
-              Address gain_hh, Address gain_c, Address bias_c, Address dy, Address dcells, Address dhn, Address dcn,
+              Address gain_ih, Address gain_hh, Address gain_c, Address bias_c, Address dy, Address dcells, Address dhn, Address dcn,
               Address dx, Address dh0, Address dc0, Address dih, Address dhh, Address dbias_ih, Address dbias_hh,
-              Address dhr, Address dpeephole, Address dgain_hh, Address dgain_c, Address dbias_c) {
+              Address dhr, Address dpeephole, Address dgain_ih, Address dgain_hh, Address dgain_c, Address dbias_c) {
     recurra::Backward<F> b{};
     b.run = run_of<F>(call, x, reset, h0, c0, y, 0, h_mask, saved);
     b.dy = at<const F>(dy), b.dcells = at<const F>(dcells), b.dhn = at<const F>(dhn), b.dcn = at<const F>(dcn);
     b.dx = at<F>(dx), b.dh0 = at<F>(dh0), b.dc0 = at<F>(dc0);
     const recurra::Weights<F> w{at<const F>(ih),      at<const F>(hh),     at<const F>(bias_ih),
                                 at<const F>(bias_hh), at<const F>(hr),     at<const F>(peephole),
-                                at<const F>(gain_hh), at<const F>(gain_c), at<const F>(bias_c)};
+                                at<const F>(gain_ih), at<const F>(gain_hh), at<const F>(gain_c), at<const F>(bias_c)};
     const recurra::Gradients<F> g{at<F>(dih), at<F>(dhh),       at<F>(dbias_ih), at<F>(dbias_hh), at<F>(dhr),
-                                  at<F>(dpeephole), at<F>(dgain_hh), at<F>(dgain_c),  at<F>(dbias_c)};
+                                  at<F>(dpeephole), at<F>(dgain_ih), at<F>(dgain_hh), at<F>(dgain_c),  at<F>(dbias_c)};
     const recurra::Packed<F> packed(call.shape, w, {call.every > 0, true, dx != 0});
     recurra::backward(packed.layer(), call.schedule, b, g);
 }
@@ -126,32 +126,32 @@ void bind_kernel(nb::module_& m) {
             "forward",
             [](const Call& c, Address x, Address reset, Address h0, Address c0, Address y, Address cells, Address hn,
                Address cn, Address h_mask, Address saved, Address ih, Address hh, Address bias_ih, Address bias_hh,
-               Address hr, Address peephole, Address gain_hh, Address gain_c, Address bias_c) {
+               Address hr, Address peephole, Address gain_ih, Address gain_hh, Address gain_c, Address bias_c) {
                 nb::gil_scoped_release free;
                 (c.is_double ? forward<double> : forward<float>)(c, x, reset, h0, c0, y, cells, hn, cn, h_mask, saved,
-                                                                 ih, hh, bias_ih, bias_hh, hr, peephole, gain_hh,
+                                                                 ih, hh, bias_ih, bias_hh, hr, peephole, gain_ih, gain_hh,
                                                                  gain_c, bias_c);
             },
             "x"_a, "reset"_a, "h0"_a, "c0"_a, "y"_a, "cells"_a, "hn"_a, "cn"_a, "h_mask"_a, "saved"_a, "weight_ih"_a,
-            "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "weight_hr"_a, "peephole"_a, "gain_hh"_a, "gain_c"_a, "bias_c"_a,
+            "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "weight_hr"_a, "peephole"_a, "gain_ih"_a, "gain_hh"_a, "gain_c"_a, "bias_c"_a,
             "Fills y, cells, hn, cn and saved; frames beyond a row's length are left alone.")
         .def(
             "backward",
             [](const Call& c, Address x, Address reset, Address h0, Address c0, Address y, Address h_mask,
                Address saved, Address ih, Address hh, Address bias_ih, Address bias_hh, Address hr, Address peephole,
-               Address gain_hh, Address gain_c, Address bias_c, Address dy, Address dcells, Address dhn, Address dcn,
+               Address gain_ih, Address gain_hh, Address gain_c, Address bias_c, Address dy, Address dcells, Address dhn, Address dcn,
                Address dx, Address dh0, Address dc0, Address dih, Address dhh, Address dbias_ih, Address dbias_hh,
-               Address dhr, Address dpeephole, Address dgain_hh, Address dgain_c, Address dbias_c) {
+               Address dhr, Address dpeephole, Address dgain_ih, Address dgain_hh, Address dgain_c, Address dbias_c) {
                 nb::gil_scoped_release free;
                 (c.is_double ? backward<double> : backward<float>)(
-                    c, x, reset, h0, c0, y, h_mask, saved, ih, hh, bias_ih, bias_hh, hr, peephole, gain_hh, gain_c,
-                    bias_c, dy, dcells, dhn, dcn, dx, dh0, dc0, dih, dhh, dbias_ih, dbias_hh, dhr, dpeephole, dgain_hh,
+                    c, x, reset, h0, c0, y, h_mask, saved, ih, hh, bias_ih, bias_hh, hr, peephole, gain_ih, gain_hh, gain_c,
+                    bias_c, dy, dcells, dhn, dcn, dx, dh0, dc0, dih, dhh, dbias_ih, dbias_hh, dhr, dpeephole, dgain_ih, dgain_hh,
                     dgain_c, dbias_c);
             },
             "x"_a, "reset"_a, "h0"_a, "c0"_a, "y"_a, "h_mask"_a, "saved"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a,
-            "bias_hh"_a, "weight_hr"_a, "peephole"_a, "gain_hh"_a, "gain_c"_a, "bias_c"_a, "dy"_a, "dcells"_a,
+            "bias_hh"_a, "weight_hr"_a, "peephole"_a, "gain_ih"_a, "gain_hh"_a, "gain_c"_a, "bias_c"_a, "dy"_a, "dcells"_a,
             "dhn"_a, "dcn"_a, "dx"_a, "dh0"_a, "dc0"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a,
-            "dweight_hr"_a, "dpeephole"_a, "dgain_hh"_a, "dgain_c"_a, "dbias_c"_a,
+            "dweight_hr"_a, "dpeephole"_a, "dgain_ih"_a, "dgain_hh"_a, "dgain_c"_a, "dbias_c"_a,
             "Gradients of `forward`: fills dx, dh0, dc0; ADDS to those of the weights.");
     m.def(
         "saved_memory",

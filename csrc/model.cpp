@@ -160,14 +160,15 @@ Packed<F>::Packed(const Shape& s, const Weights<F>& weights, Uses uses) {
     layer_ = {};
     layer_.kind = s.kind, layer_.norm = s.norm, layer_.inputs = s.inputs, layer_.hidden = s.hidden;
     layer_.outputs = s.outputs, layer_.panels = P, layer_.columns = C;
-    const Piece pieces[] = {{layer_.w, uses.forward ? P * ((s.norm ? 0 : s.inputs) + s.outputs) * G : 0},
+    const Piece pieces[] = {{layer_.w, uses.forward ? P * (s.inputs + s.outputs) * G : 0},
                             {layer_.bias, row},
                             {layer_.project, s.projected ? s.hidden * C * W : 0},  // also says that there is one
                             {layer_.peephole, s.peephole ? 3 * P * W : 0},
+                            {layer_.gain_x, s.norm ? row : 0},
                             {layer_.gain, s.norm ? row : 0},
                             {layer_.gain_c, s.norm ? P * W : 0},
                             {layer_.bias_c, s.norm ? P * W : 0},
-                            {layer_.wxt, uses.to_x && !s.norm ? row * vx : 0},
+                            {layer_.wxt, uses.to_x ? row * vx : 0},
                             {layer_.wht, uses.backward ? row * C * W : 0},
                             {layer_.unproject, uses.backward && s.projected ? s.outputs * P * W : 0}};
     // A product reads a little ahead of its weights: one more block of them.
