@@ -9,7 +9,7 @@ BUILD_TOOLS := nanobind scikit-build-core cmake ninja
 # default wheel would bring CUDA.
 TORCH_PIP ?=
 
-.PHONY: setup demo test test-slow sanitize check stub format bench docs wheel
+.PHONY: setup demo test test-slow sanitize check stub format bench bench-kernels docs wheel
 
 setup: $(STAMP)
 
@@ -76,6 +76,11 @@ format:
 # RECURRA_DATA names the folder of data sets (docs/benchmarks.md). Takes about an hour on one core.
 bench: setup
 	for file in m4 ett random_walk latency large; do $(PY) benchmarks/forecast_$$file.py || exit 1; done
+
+# The layers against torch.nn's: about 12 minutes for each line, on two cores that nothing else uses.
+bench-kernels: setup
+	$(PY) benchmarks/kernels.py
+	$(PY) benchmarks/kernels.py --isa avx2 --tables lstm,cells
 
 docs: setup
 	.venv/bin/pytest tests/unit/test_demo.py

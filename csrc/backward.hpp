@@ -6,7 +6,7 @@
 
 namespace recurra::RECURRA_ISA {
 
-constexpr long FRAMES_AT_ONCE = 64;  // frames of a panel's ds that stay in the L1 cache while weight gradients are summed
+constexpr long FRAMES_AT_ONCE = 192;  // of a panel's ds, which are read again and again while weight gradients are summed
 
 // Where a slot lies in a row of ds. gru: all n first, so that what the recurrent product sees (r z hn) has no gap.
 inline long ds_at(Kind kind, long units, long width, long panel, long slot) {
@@ -160,7 +160,8 @@ class Back {
             for (long r = 0; r < n; r += GROUP) {
                 const long m = std::min(GROUP, n - r), old = std::max(0L, std::min(m, later - r));
                 product_columns<F>(next + r * row + (K == Kind::gru ? units : 0), row, K_h, l.wht, q, last,
-                                   zeros, 0, scratch, 4 * W, old, l.columns);
+                                   zeros, 0, scratch, 4 * W, old, l.columns, q == 0 && !f.every ? gates_of(s, r) : nullptr,
+                                   run.frame);
                 for (long i = r; i < r + m; i++) {
                     Vec<F> g[4];
                     h_gradient(s, i, q, np, i < later ? scratch + (i - r) * 4 * W : nullptr, g);
@@ -379,7 +380,10 @@ class Back {
         for (long j = 0; j < columns; j += MAX_ROWS) {
             const long m = std::min<long>(MAX_ROWS, columns - j);
             F* at = to + j * n + frame * m;
-            for (long k = 0; k < m; k++) at[k] = !from ? F(0) : mask ? from[j + k] * mask[j + k] : from[j + k];
+            if (from && !mask && m == MAX_ROWS)
+                memcpy(at, from + j, sizeof(F) * MAX_ROWS);
+            else
+                for (long k = 0; k < m; k++) at[k] = !from ? F(0) : mask ? from[j + k] * mask[j + k] : from[j + k];
         }
     }
 

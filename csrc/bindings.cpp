@@ -18,6 +18,8 @@ namespace nb = nanobind;
 using namespace nb::literals;
 using recurra::Kind;
 
+void bind_step(nb::module_& m);  // step_bindings.cpp
+
 namespace {
 
 template <class T, int N>
@@ -146,6 +148,7 @@ NB_MODULE(_core, m) {
         "The instruction set in use: 'avx512', 'avx2' or 'portable'. The environment variable RECURRA_ISA lowers it.");
     bind_kernel(m);
     bind_series(m);
+    bind_step(m);
 
     nb::class_<recurra::Stack>(m, "Stack", "A stack of causal recurrent layers, float32, weights packed once.")
         .def(

@@ -2,6 +2,7 @@
 // of them, and arrays would cost more than a short sequence. src/recurra/kernels/cpu.py is the only caller, and answers
 // for the shapes.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include "model.hpp"
@@ -110,8 +111,8 @@ void bind_kernel(nb::module_& m) {
         .def_rw("every", &Call::every, "0: gates are saved; k: the cells before every k-th step.")
         .def(
             "zoneout",
-            [](Call& c, double h, double cell, bool training, uint64_t seed, uint32_t stream) {
-                c.zone = {h, cell, training, seed, stream};
+            [](Call& c, double h, double cell, bool training, int64_t seed, uint32_t stream) {
+                c.zone = {h, cell, training, uint64_t(seed), stream};
             },
             "h"_a, "c"_a, "training"_a, "seed"_a, "stream"_a)
         .def(
@@ -153,14 +154,23 @@ void bind_kernel(nb::module_& m) {
             "dweight_hr"_a, "dpeephole"_a, "dgain_hh"_a, "dgain_c"_a, "dbias_c"_a,
             "Gradients of `forward`: fills dx, dh0, dc0; ADDS to those of the weights.");
     m.def(
+        "saved_memory",
+        [](size_t numbers, bool is_double) {
+            void* memory = recurra::SavedMemory::take(std::max<size_t>(numbers, 1) * (is_double ? 8 : 4));
+            nb::capsule owner(memory, [](void* p) noexcept { recurra::SavedMemory::give_back(p); });
+            const nb::dlpack::dtype type = is_double ? nb::dtype<double>() : nb::dtype<float>();
+            return nb::ndarray<nb::pytorch>(memory, {numbers}, owner, {1}, type);
+        },
+        "numbers"_a, "double"_a, "A torch tensor for `saved`, on memory that is used again.");
+    m.def(
         "mask_apply",
-        [](Address x, Address y, long steps, long rows, long units, double p, uint64_t seed, uint32_t stream,
+        [](Address x, Address y, long steps, long rows, long units, double p, int64_t seed, uint32_t stream,
            bool is_double) {
             nb::gil_scoped_release free;
             if (is_double)
-                recurra::engine<double>().mask(at<const double>(x), at<double>(y), steps, rows, units, p, seed, stream);
+                recurra::engine<double>().mask(at<const double>(x), at<double>(y), steps, rows, units, p, uint64_t(seed), stream);
             else
-                recurra::engine<float>().mask(at<const float>(x), at<float>(y), steps, rows, units, p, seed, stream);
+                recurra::engine<float>().mask(at<const float>(x), at<float>(y), steps, rows, units, p, uint64_t(seed), stream);
         },
         "x"_a, "y"_a, "steps"_a, "rows"_a, "units"_a, "p"_a, "seed"_a, "stream"_a, "double"_a,
         "y = x / (1 - p) where kernels/masks.py's mask of [steps, rows, units] keeps it, else 0.");

@@ -3,8 +3,13 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <new>
 #include <stdexcept>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace recurra {
 namespace {
@@ -35,6 +40,16 @@ const Engine<F>& pick(const Engine<F>& portable_engine, [[maybe_unused]] const E
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && allowed("avx2")) return *a;
 #endif
     return portable_engine;
+}
+
+// Fresh memory of this size is cheaper to enter by large pages.
+constexpr size_t HUGE_PAGE = size_t(1) << 21;
+void use_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__)
+    const size_t at = (reinterpret_cast<size_t>(memory) + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    const size_t end = (reinterpret_cast<size_t>(memory) + bytes) & ~(HUGE_PAGE - 1);
+    if (end > at) madvise(reinterpret_cast<void*>(at), end - at, MADV_HUGEPAGE);  // advice: it may be refused
+#endif
 }
 
 template <class F>
@@ -84,7 +99,54 @@ void Buffer<F>::grow(long n) {
     size_ = 0;
     memory_ = static_cast<F*>(std::aligned_alloc(64, size_t(round_up(n * long(sizeof(F)), 64))));
     if (!memory_) throw std::bad_alloc();
+    use_huge_pages(memory_, size_t(n) * sizeof(F));
     size_ = n;
+}
+
+namespace {
+
+constexpr size_t MOST_UNUSED = size_t(512) << 20;
+struct Blocks {
+    std::mutex lock;
+    std::multimap<size_t, void*> unused;
+    std::map<void*, size_t> used;
+    size_t unused_bytes = 0;
+};
+Blocks& blocks() {
+    static Blocks* all = new Blocks;  // never destroyed: tensors may be given back while the process ends
+    return *all;
+}
+
+}  // namespace
+
+void* SavedMemory::take(size_t bytes) {
+    Blocks& b = blocks();
+    const std::lock_guard<std::mutex> guard(b.lock);
+    const auto fit = b.unused.lower_bound(bytes);
+    if (fit != b.unused.end() && fit->first <= bytes + bytes / 4) {
+        const auto [size, memory] = *fit;
+        b.unused.erase(fit), b.unused_bytes -= size, b.used[memory] = size;
+        return memory;
+    }
+    const size_t size = (bytes + 63) / 64 * 64;
+    void* memory = std::aligned_alloc(64, size);
+    if (!memory) throw std::bad_alloc();
+    use_huge_pages(memory, size);
+    b.used[memory] = size;
+    return memory;
+}
+
+void SavedMemory::give_back(void* memory) {
+    Blocks& b = blocks();
+    const std::lock_guard<std::mutex> guard(b.lock);
+    const auto at = b.used.find(memory);
+    b.unused.emplace(at->second, memory), b.unused_bytes += at->second, b.used.erase(at);
+    while (b.unused_bytes > MOST_UNUSED) {
+        const auto largest = std::prev(b.unused.end());
+        b.unused_bytes -= largest->first;
+        std::free(largest->second);
+        b.unused.erase(largest);
+    }
 }
 
 template <class F>
@@ -216,6 +278,7 @@ void over_parts(const Schedule& schedule, Need need, Work work) {
 template <class F>
 void forward(const Layer<F>& l, const Schedule& schedule, Forward<F> run) {
     const Engine<F>& e = engine<F>();
+    use_huge_pages(run.y, size_t(schedule.frames() * l.outputs) * sizeof(F));
     place(l, schedule, run);
     over_parts<F>(
         schedule, [&](long rows, int team) { return e.forward_work(l, rows, team); },
@@ -230,6 +293,7 @@ template <class F>
 void backward(const Layer<F>& l, const Schedule& schedule, Backward<F> run, const Gradients<F>& gradients) {
     const Engine<F>& e = engine<F>();
     place(l, schedule, run.run);
+    if (run.dx) use_huge_pages(run.dx, size_t(schedule.frames() * l.inputs) * sizeof(F));
     const long size = round_up(e.sums_size(l), 16);
     const int accounts = schedule.one_team() ? 1 : schedule.threads();
     static thread_local Buffer<F> sums;

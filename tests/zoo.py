@@ -77,7 +77,7 @@ KERNEL_ROWS = [
     KernelRow("aten", lengths=False, reset=False, states=False, trace=False, options=ATEN_OPTIONS),
 ]
 
-NORM = {name: ("gain_ih", "gain_hh") for name in ("rnn_tanh", "rnn_relu", "gru")} | {
+NORM = dict.fromkeys(("rnn_tanh", "rnn_relu", "gru"), ("gain_ih", "gain_hh")) | {
     "lstm": ("gain_ih", "gain_hh", "gain_c", "bias_c")
 }
 ZONEOUT = {"zoneout_h": 0.3, "zoneout_c": 0.2}

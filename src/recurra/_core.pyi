@@ -50,6 +50,19 @@ class Recursion:
     def anchors(self, count: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu')], numbers: Sequence[Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')]], ring: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], profiles: Sequence[Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')]], out: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')]) -> None:
         """Fill the naive answers known now."""
 
+class Bound:
+    """
+    A stack of recurrent layers bound to x and its state, weights packed once.
+    """
+
+    def __init__(self, cell: str, weights: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], h: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')], c: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')] | None) -> None: ...
+
+    def add(self, weight_ih: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], weight_hh: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], bias_ih: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, bias_hh: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None) -> None:
+        """Put a layer on top."""
+
+    def step(self) -> None:
+        """Read x, replace h and c."""
+
 class Stack:
     """A stack of causal recurrent layers, float32, weights packed once."""
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from recurra.errors import RecipeError, RecurraError
+from recurra.errors import RecipeError, RecurraError, UnsupportedError
 
 INTERRUPTED = 130  # exit code of a command that was stopped
 Model = Annotated[Path, typer.Argument(help="model folder")]
@@ -178,6 +178,22 @@ def info(model: Model, json_output: Annotated[bool, typer.Option("--json", help=
                 print(f"{'':<12} {row:<15} " + "  ".join(f"{k} {v:.4g}" for k, v in found.items() if v is not None))
         else:
             print(f"{name:<12} {value}")
+
+
+@app.command()
+def kernels(
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="10 seconds against torch")] = True,
+    json_output: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """What this machine gives: instruction set, threads, the kernel of each cell and option, and the speed beside torch's."""
+    try:
+        from recurra.machine import shown, survey
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UnsupportedError("the kernels need torch, which is not installed: pip install 'recurra[train]'") from None
+    facts = survey(measure=measure)
+    print(json.dumps(facts) if json_output else shown(facts))
 
 
 def main() -> None:

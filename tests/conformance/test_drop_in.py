@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from recurra.kernels import masks
 from tolerance import DROP_IN, error
 from zoo import KERNEL_ROWS, LAYER_ROWS, by
 
@@ -53,8 +54,9 @@ def everything(layer, x, hx, **options):
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("row", **by(LAYER_ROWS))
-def test_same_weights_shapes_numbers_and_gradients_as_torch(row, size, bias, bidirectional):
-    ours, oracle = pair(row, size, bias=bias, bidirectional=bidirectional, batch_first=True)
+@pytest.mark.parametrize("kernel", **by(KERNEL_ROWS))
+def test_same_weights_shapes_numbers_and_gradients_as_torch(kernel, row, size, bias, bidirectional):
+    ours, oracle = pair(row, size, bias=bias, bidirectional=bidirectional, batch_first=True, kernel=kernel.name)
     assert list(ours.state_dict()) == list(oracle.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), oracle.state_dict().values(), strict=True))
     x = torch.randn(3, 7, size[0], dtype=torch.float64)
@@ -125,15 +127,94 @@ def test_a_reversed_run_is_the_backward_half(row):
 
 
 @pytest.mark.parametrize("row", **by(LAYER_ROWS))
-def test_dropout_is_torchs_own_between_the_layers_only(row):
-    ours, oracle = pair(row, (5, 7, 3), dropout=0.4)
+def test_dropout_is_torchs_between_the_layers_only(row):
+    """torch's numbers come from another generator, so the mask is read off and given to torch's layers one by one."""
+    ours, _ = pair(row, (5, 7, 3), dropout=0.4, bidirectional=True)
     x = torch.randn(9, 2, 5, dtype=torch.float64)
     torch.manual_seed(5)
-    got = ours(x)[0]
+    seed = masks.new_seed()
+    want = x
+    for k in range(3):
+        _, oracle = pair(row, ((5, 14)[k > 0], 7, 1), bidirectional=True)
+        weights = {name.replace("l0", f"l{k}"): value for name, value in oracle.named_parameters()}
+        with torch.no_grad():
+            for name, value in weights.items():
+                value.copy_(ours.get_parameter(name))
+        want = oracle(want)[0]
+        if k < 2:
+            want = want * masks.factors(0.4, seed, 8 * 2 * k, want)
     torch.manual_seed(5)
-    assert error(got, oracle(x)[0]) <= DROP_IN
+    got = ours(x)[0]
+    assert error(got, want) <= DROP_IN
     assert not torch.equal(got, ours(x)[0])
     assert torch.equal(ours.eval()(x)[0], ours(x)[0])
+
+
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_all_dropped_is_finite(row):
+    ours, oracle = pair(row, (5, 7, 2), dropout=1.0)
+    x = torch.randn(9, 2, 5, dtype=torch.float64)
+    assert error(ours(x)[0], oracle(x)[0]) <= DROP_IN  # both see zeros
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_autocast_gives_torchs_types(row, dtype):
+    ours, oracle = row.ours(5, 7, 2, **row.options), row.oracle(5, 7, 2, **row.options)
+    oracle.load_state_dict(ours.state_dict())
+    x = torch.randn(6, 3, 5, dtype=dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got, want = tensors(ours(x)), tensors(oracle(x))
+        got[0].float().sum().backward()
+    assert [value.dtype for value in got] == [value.dtype for value in want]
+    assert all(torch.allclose(a.float(), b.float(), atol=0.03) for a, b in zip(got, want, strict=True))
+    assert ours.weight_ih_l0.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("kernel", **by([row for row in KERNEL_ROWS if row.options is None]))
+def test_projection_is_torchs(kernel, bias, bidirectional):
+    row = LAYER_ROWS[2]
+    options = {"bias": bias, "bidirectional": bidirectional, "proj_size": 3}
+    ours, oracle = pair(row, (5, 7, 2), kernel=kernel.name, **options)
+    assert list(ours.state_dict()) == list(oracle.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), oracle.parameters(), strict=True))
+    x = torch.randn(6, 3, 5, dtype=torch.float64)
+    parts = 4 if bidirectional else 2
+    hx = tuple(torch.randn(parts, 3, width, dtype=torch.float64) for width in (3, 7))
+    got, want = everything(ours, x, hx), everything(oracle, x, hx)
+    assert not {n: e for n in want if not (e := error(got[n], want[n])) <= DROP_IN}
+
+
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_expanded_states_empty_batches_and_single_rows(row):
+    ours, oracle = pair(row, (5, 7, 2))
+    hx = states(ours, 1)
+    wide = tuple(part.expand(2, 3, 7) for part in hx) if isinstance(hx, tuple) else hx.expand(2, 3, 7)
+    x = torch.randn(6, 3, 5, dtype=torch.float64)
+    for a, b in zip(tensors(ours(x, wide)), tensors(oracle(x, wide)), strict=True):
+        assert error(a, b) <= DROP_IN
+    empty = ours(x[:, :0])
+    assert [value.shape for value in tensors(empty)] == [value.shape for value in tensors(oracle(x[:, :0]))]
+    empty[0].sum().backward()
+    assert all((value.grad == 0).all() for value in ours.parameters())
+
+
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_functional_call_and_parametrised_weights(row):
+    ours, oracle = pair(row, (5, 7, 1))
+    x = torch.randn(6, 3, 5, dtype=torch.float64)
+    other = {name: torch.randn_like(value) for name, value in ours.named_parameters()}
+    for a, b in zip(*(tensors(torch.func.functional_call(m, other, (x,))) for m in (ours, oracle)), strict=True):
+        assert error(a, b) <= DROP_IN
+    for layer in (ours, oracle):
+        torch.nn.utils.parametrizations.weight_norm(layer, "weight_hh_l0")
+        torch.nn.utils.parametrizations.orthogonal(layer, "weight_ih_l0")
+    oracle.load_state_dict(ours.state_dict())
+    assert error(ours(x)[0], oracle(x)[0]) <= DROP_IN
+    ours(x)[0].sum().backward()
+    assert ours.parametrizations.weight_hh_l0.original1.grad is not None
 
 
 @pytest.mark.parametrize("row", **by(LAYER_ROWS))

@@ -1,4 +1,4 @@
-"""PyTorch's own samples for its module tests (`ModuleInfo` of RNN, GRU and LSTM), put to recurra's: what torch passes on a CPU, ours pass."""
+"""PyTorch's own module tests, by its samples (`ModuleInfo` of RNN, GRU and LSTM): what torch passes on a CPU, ours pass."""
 
 import copy
 import pickle

@@ -85,7 +85,9 @@ def test_a_wrong_state_is_said_which_torch_takes_silently():
         nn.GRU(5, 7)(pack_padded_sequence(torch.zeros(4, 2, 6), [4, 2]))
 
 
-@pytest.mark.parametrize("wrong", [{"lengths": [4, 2]}, {"reset": torch.zeros(2, 4)}, {"states": True}], ids=lambda w: next(iter(w)))
+@pytest.mark.parametrize(
+    "wrong", [{"lengths": [4, 2]}, {"reset": torch.zeros(2, 4)}, {"states": True}], ids=lambda w: next(iter(w))
+)
 def test_what_a_packed_batch_has_not(wrong):
     with pytest.raises(DataError, match="pass the padded tensor"):
         nn.LSTM(5, 7)(pack_padded_sequence(torch.zeros(4, 2, 5), [4, 2]), **wrong)

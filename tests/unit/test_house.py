@@ -40,7 +40,7 @@ def test_csrc_knows_no_python():
         found += [
             f"{path.name}: {name}" for name in includes if re.search("python|nanobind|pybind|torch|aten", name.lower())
         ]
-    assert {line.split(":")[0] for line in found} <= {"bindings.cpp"}, found
+    assert all(line.split(":")[0].endswith("bindings.cpp") for line in found), found
 
 
 def test_all_is_what_is_public():

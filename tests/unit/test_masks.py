@@ -73,12 +73,15 @@ def test_dropout_is_linear_and_stores_no_mask():
     assert not saved
     mask = masks.factors(0.4, SEED, STREAM, x)
     assert torch.equal(y, x * mask)
+    assert torch.equal(mask.unique(), torch.tensor([0, 1 / 0.6], dtype=torch.float64)), "in double, not in float"
     grad = torch.randn_like(x)
     assert torch.equal(torch.autograd.grad(y, x, grad)[0], grad * mask)
     f = lambda x: masks.dropout(x.square(), 0.4, SEED, STREAM)  # noqa: E731
     assert torch.autograd.gradcheck(f, x)
     assert torch.autograd.gradgradcheck(f, x)
-    assert torch.equal(torch.func.jvp(lambda x: masks.dropout(x, 0.4, SEED, 3), (x,), (x,))[1], masks.dropout(x, 0.4, SEED, 3))
+    assert torch.equal(
+        torch.func.jvp(lambda x: masks.dropout(x, 0.4, SEED, 3), (x,), (x,))[1], masks.dropout(x, 0.4, SEED, 3)
+    )
 
 
 def test_all_dropped_is_zero_and_none_is_all():

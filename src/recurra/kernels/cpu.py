@@ -18,6 +18,7 @@ except ImportError:
 _core: Any = _built
 NAME = "cpu"
 CELLS = ("rnn_tanh", "rnn_relu", "lstm", "gru")
+MANY_NUMBERS = 1 << 16  # of those the memory is worth being used again
 FEW_STEPS = 192  # frames of a segment that checkpoint="gates" computes again at once
 
 
@@ -63,7 +64,7 @@ def forward(request: Request, keep: bool) -> Ran:
     cells = fresh(*frames, hidden) if lstm and request.states else None
     hn = h0.new_empty(h0.shape)
     cn = run["c0"].new_empty(run["c0"].shape) if lstm else None
-    saved = x.new_empty(call.saved()) if keep else None
+    saved = _saved(call, x) if keep else None
     call.forward(
         *_addresses(x, run["reset"], h0, run["c0"], y, cells, hn, cn, run["h_mask"], saved), *_addresses(*run["weights"])
     )
@@ -140,7 +141,7 @@ def _call(request: Request) -> Any:
     if request.checkpoint >= 0:
         call.every = request.checkpoint or max(4, FEW_STEPS // max(rows, 1))
     if request.zoneout_h or request.zoneout_c:
-        seed = 0 if request.seed is None else int(request.seed) % 2**64
+        seed = 0 if request.seed is None else int(request.seed)
         call.zoneout(request.zoneout_h, request.zoneout_c, request.training, seed, request.stream)
     return call
 
@@ -160,7 +161,7 @@ def _arrays(request: Request) -> dict[str, Any]:
     if request.recurrent_dropout and request.training:
         assert request.seed is not None
         mask = torch.ones_like(request.state[0])
-        where, number = mask.data_ptr(), int(request.seed) % 2**64
+        where, number = mask.data_ptr(), int(request.seed)
         p, stream = request.recurrent_dropout, request.stream + 1
         _core.mask_apply(where, where, 1, *mask.shape, p, number, stream, mask.dtype == torch.float64)
     unused = ("weight_ih", "bias_ih") if request.projected else ()
@@ -173,6 +174,13 @@ def _arrays(request: Request) -> dict[str, Any]:
         "h_mask": mask,
         "weights": weights,
     }
+
+
+def _saved(call: Any, x: Tensor) -> Tensor:
+    numbers = call.saved()
+    if numbers < MANY_NUMBERS:
+        return x.new_empty(numbers)
+    return _core.saved_memory(numbers, x.dtype == torch.float64)
 
 
 def _plain(tensor: Tensor | None) -> Tensor | None:

@@ -10,12 +10,13 @@ A step, for each row that it concerns:
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recurra.kernels import masks
-from recurra.kernels.request import Request, Scan
+from recurra.kernels.request import WEIGHTS, Request, Scan
 
 NAME = "loop"
 
@@ -29,7 +30,8 @@ def run(request: Request) -> Scan:
     """Step by step. torch.where, never a product with a mask: 0 * NaN is NaN, and so is its gradient."""
     if request.batch_sizes is not None:
         return _packed(request)
-    cell, x, state = request.cell, request.x, request.state
+    cell, x = request.cell, request.x
+    state: Any = request.state
     steps = x.shape[0]
     live = live_steps(request)
     if live is not None:
@@ -66,8 +68,6 @@ def run(request: Request) -> Scan:
         kernel=NAME,
         why="",
     )
-
-
 
 
 def live_steps(request: Request) -> Tensor | None:
@@ -121,3 +121,33 @@ def _packed(request: Request) -> Scan:
         states=None if scan.states is None else request.cell.State(*(part[t, b] for part in scan.states)),
         trace=None if scan.trace is None else {name: gate[t, b] for name, gate in scan.trace.items()},
     )
+
+
+def gradients(
+    request: Request,
+    named: dict[str, Tensor],
+    d_outputs: Tensor | None,
+    d_state: list[Tensor | None],
+    d_cells: Tensor | None,
+    wanted: frozenset[str],
+) -> dict[str, Tensor]:
+    """The `wanted` gradients by name, as torch finds them in the loop, with a graph of their own, of a request whose tensors are `named`.
+
+    Through fresh views, so that one tensor in two places (tied weights), or one that depends on another, is counted in each once.
+    """
+    with torch.enable_grad():
+        views = {name: tensor.view_as(tensor) if name in wanted else tensor for name, tensor in named.items()}
+        scan = run(_filled(request, views))
+        outputs = [scan.outputs, *scan.state, *(scan.states or ())[1:]]
+        pairs = [(a, b) for a, b in zip(outputs, (d_outputs, *d_state, d_cells), strict=False) if b is not None]
+        inputs = [view for name, view in views.items() if name in wanted]
+        grads = torch.autograd.grad(
+            [a for a, _ in pairs], inputs, [b for _, b in pairs], create_graph=True, allow_unused=True
+        )
+    return dict(zip([name for name in views if name in wanted], grads, strict=True))
+
+
+def _filled(request: Request, named: dict[str, Any]) -> Request:
+    """The request with other tensors, by their names in Request.named."""
+    cell: Any = replace(request.cell, **{name: named[name] for name in WEIGHTS if name in named})  # pyright: ignore[reportArgumentType]
+    return replace(request, cell=cell, x=named["x"], state=cell.State(*(named[name] for name in cell.State._fields)))

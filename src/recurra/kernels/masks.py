@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recurra.kernels import cpu
+from recurra.kernels.tracing import forward_mode, transformed
 
 OUTPUT, RECURRENT, ZONEOUT_H, ZONEOUT_C, WEIGHT = range(5)
 _LOW = 0xFFFFFFFF
@@ -49,8 +50,8 @@ def factors(p: float, seed: Tensor, stream: int, like: Tensor) -> Tensor:
     """0 where dropped, else 1 / (1 - p), of the shape of `like`: [rows, units] (at step 0) or [steps, rows, units]."""
     *before, rows, units = (torch.arange(size, device=like.device) for size in like.shape)
     step = before[0][:, None, None] if before else 0
-    zeros = dropped(p, seed, stream, step, rows[:, None], units)
-    return torch.where(zeros, 0.0, 0.0 if p >= 1 else 1 / (1 - p)).to(like.dtype)
+    kept = ~dropped(p, seed, stream, step, rows[:, None], units)
+    return kept.to(like.dtype) * (1 / (1 - p) if p < 1 else 0.0)
 
 
 def dropout(x: Tensor, p: float, seed: Tensor, stream: int) -> Tensor:
@@ -60,7 +61,7 @@ def dropout(x: Tensor, p: float, seed: Tensor, stream: int) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return torch.ops.recurra.dropout(x, p, seed, stream)
-    if torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0:
+    if transformed() or forward_mode():
         return x * factors(p, seed, stream, x)
     return _Dropout.apply(x, p, seed, stream)  # pyright: ignore[reportReturnType]
 

@@ -11,6 +11,7 @@ from recurra.cells import Cell
 from recurra.errors import DataError, RecipeError, StateError, UnsupportedError, nearest
 from recurra.kernels import aten, differentiable, loop
 from recurra.kernels.request import Request, Scan
+from recurra.kernels.tracing import traced, transformed
 
 KERNELS = {"cpu": differentiable, "aten": aten, "loop": loop}
 """Fastest first: see docs/benchmarks.md. `cpu` is csrc/, `aten` torch's own ops, for GPUs and half precision."""
@@ -155,7 +156,9 @@ def _check_time(request: Request) -> None:
             name = "reset" if request.lengths is None else "lengths"
             raise DataError(f"a packed x has no {name}: pass x padded, [T, B, I], with lengths and reset")
         if int(request.batch_sizes.sum()) != x.shape[0]:
-            raise DataError(f"batch_sizes must sum to the {x.shape[0]} frames of x, not {int(request.batch_sizes.sum())}")
+            raise DataError(
+                f"batch_sizes must sum to the {x.shape[0]} frames of x, not {int(request.batch_sizes.sum())}"
+            )
         return
     check_ragged(x.shape[0], x.shape[1], request.lengths, request.reset)
 
@@ -163,12 +166,13 @@ def _check_time(request: Request) -> None:
 def check_ragged(steps: int, rows: int, lengths: Tensor | None, reset: Tensor | None) -> None:
     """DataError for lengths or reset of the wrong shape, type or value, for T = steps and B = rows.
 
-    Values are read only where that costs no wait for a device, and not while a graph is traced.
+    Values are read only where that costs no wait for a device, and not while a graph is traced or a function mapped.
     """
     if lengths is not None:
         if tuple(lengths.shape) != (rows,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise DataError(f"lengths must be [{rows}] whole numbers, not {list(lengths.shape)} {lengths.dtype}")
-        if rows and lengths.device.type == "cpu" and not differentiable.traced(lengths):
+        hidden = traced(lengths) or transformed()
+        if rows and lengths.device.type == "cpu" and not hidden:
             low, high = (int(end) for end in lengths.aminmax())
             if low < 0 or high > steps:
                 raise DataError(f"lengths must be between 0 and {steps}, not {low} to {high}")

@@ -22,10 +22,14 @@ def convert(model: Any, *, back: bool = False) -> Any:
     found = [module for module in model.modules() if _kind(module) in kinds]
     if back:
         for module in found:
-            beyond = [name for name in module.OPTIONS if name in module.__dict__ and name not in ("kernel", "checkpoint")]
+            beyond = [
+                name for name in module.OPTIONS if name in module.__dict__ and name not in ("kernel", "checkpoint")
+            ]
             if beyond:
                 set_ = ", ".join(f"{name}={getattr(module, name)}" for name in beyond)
-                raise UnsupportedError(f"torch.nn.{_kind(module).__name__} has no {set_}; keep recurra's, or train without")
+                raise UnsupportedError(
+                    f"torch.nn.{_kind(module).__name__} has no {set_}; keep recurra's, or train without"
+                )
     for module in found:
         if back:
             module.__dict__.pop("kernel", None)

@@ -71,8 +71,10 @@ class Recurrent(torch.nn.RNNBase):
             if value != default:
                 setattr(self, name, value)
         if self.coupled and self.layer_norm:
-            raise RecipeError("coupled=True has no layer_norm: f = 1 - i holds for the sums as they are; use one of them")
-        hidden, gates = self.hidden_size, self.weight_ih_l0.shape[0]
+            raise RecipeError(
+                "coupled=True has no layer_norm: f = 1 - i holds for the sums as they are; use one of them"
+            )
+        hidden, gates = self.hidden_size, self.get_parameter("weight_ih_l0").shape[0]
         further: list[tuple[str, int]] = []
         if self.peepholes:
             further.append(("weight_peephole", 2 * hidden if self.coupled else 3 * hidden))
@@ -103,7 +105,7 @@ class Recurrent(torch.nn.RNNBase):
 
     def flatten_parameters(self) -> None:
         """Lay the weights of each layer and direction together, as one call of cuDNN wants them. Nothing on a CPU."""
-        weights = self._flat_weights
+        weights: list[Any] = self._flat_weights
         if self.coupled or not all(isinstance(weight, Tensor) and weight.is_cuda for weight in weights):
             return
         same = len({weight.dtype for weight in weights}) == 1 and torch.backends.cudnn.is_acceptable(weights[0])
@@ -115,7 +117,7 @@ class Recurrent(torch.nn.RNNBase):
         with torch.cuda.device_of(weights[0]), torch.no_grad():
             for group in self.all_weights:
                 sizes = (group[0].shape[1], mode, self.hidden_size, self.proj_size, 1, False, False)
-                torch._cudnn_rnn_flatten_weight(group, len(group), *sizes)
+                torch.ops.aten._cudnn_rnn_flatten_weight(group, len(group), *sizes)
 
     def extra_repr(self) -> str:
         """torch's, and our options where set."""

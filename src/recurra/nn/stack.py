@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import PackedSequence
 from recurra.cells import CELLS, Cell
 from recurra.errors import DataError, StateError
 from recurra.kernels import masks
-from recurra.kernels.scan import run as run_scan
 from recurra.kernels.request import Request
 from recurra.kernels.scan import check_ragged, saved_steps
+from recurra.kernels.scan import run as run_scan
 
 State = tuple[Tensor, ...]
 NAMES = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}
@@ -50,7 +50,9 @@ def run_layers(layer: Any, input: Any, hx: State | None, lengths: Any, reset: Te
 def _packed(layer: Any, input: PackedSequence, hx: State | None, lengths: Any, reset: Any, states: bool) -> Any:
     for name, given in (("lengths", lengths is not None), ("reset", reset is not None), ("states", states)):
         if given:
-            raise DataError(f"{name}= is for a padded batch, not for a PackedSequence: pass the padded tensor and lengths=")
+            raise DataError(
+                f"{name}= is for a padded batch, not for a PackedSequence: pass the padded tensor and lengths="
+            )
     x, sizes, order, back = input
     state = None if hx is None else _given_state(layer, hx, True)
     if state is not None and order is not None:
@@ -91,7 +93,7 @@ def _checked(layer: Any, input: Tensor, x: Tensor, state: State | None, rows: in
     parts = layer.num_layers * (2 if layer.bidirectional else 1)
     width = layer.proj_size or layer.hidden_size
     shapes = ((parts, rows, width), (parts, rows, layer.hidden_size))[: 2 if layer.mode == "LSTM" else 1]
-    mixed = torch.is_autocast_enabled(x.device.type)
+    mixed = _is_mixed(x)
     given = state is not None
     if not given:
         state = tuple(x.new_zeros(shape) for shape in shapes)
@@ -115,11 +117,15 @@ def _checked(layer: Any, input: Tensor, x: Tensor, state: State | None, rows: in
     return state
 
 
+def _is_mixed(x: Tensor) -> bool:
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
 def _autocast(layer: Any, x: Tensor, state: State) -> torch.dtype | None:
     """The type that autocast asks for, or None. As torch's ops: float64 stays; a GRU on a CPU keeps the wider of the two."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or torch.float64 in (x.dtype, layer.weight_ih_l0.dtype):
+    if not _is_mixed(x) or torch.float64 in (x.dtype, layer.weight_ih_l0.dtype):
         return None
+    kind = x.device.type
     low = torch.get_autocast_dtype(kind)
     return torch.promote_types(low, state[0].dtype) if layer.mode == "GRU" and kind == "cpu" else low
 

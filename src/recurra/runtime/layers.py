@@ -12,6 +12,7 @@ import numpy as np
 
 from recurra.errors import DataError, ModelFileError, StateError, UnsupportedError
 from recurra.runtime import plain
+from recurra.runtime.bound import Bound, PlainStep
 
 try:
     from recurra import _core
@@ -43,14 +44,16 @@ class Recurrent:
         self.cell = cell
         self.layers = layers
         self.state_names = STATE_NAMES[cell]
-        self._stack = _stack("rnn_tanh" if cell == "rnn" else cell)
+        self._kind = "rnn_tanh" if cell == "rnn" else cell
+        self._stack = _stack(self._kind)
+        self._weights: list[tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]] = []
         width = 0
         for k in range(layers):
             ih, hh = _matrix(weights, f"weight_ih_l{k}"), _matrix(weights, f"weight_hh_l{k}")
             hidden = hh.shape[1]
             if k == 0:
                 self.inputs, self.hidden = ih.shape[1], hidden
-            gates = plain.GATES["rnn_tanh" if cell == "rnn" else cell]
+            gates = plain.GATES[self._kind]
             want = {
                 f"weight_ih_l{k}": (gates * self.hidden, width or self.inputs),
                 f"weight_hh_l{k}": (gates * self.hidden, self.hidden),
@@ -58,7 +61,8 @@ class Recurrent:
             for name, array in zip(want, (ih, hh), strict=True):
                 if array.shape != want[name]:
                     raise ModelFileError(f"{name} of this {cell} must have shape {want[name]}, not {array.shape}")
-            self._stack.add(ih, hh, _bias(weights, f"bias_ih_l{k}", ih), _bias(weights, f"bias_hh_l{k}", ih))
+            self._weights.append((ih, hh, _bias(weights, f"bias_ih_l{k}", ih), _bias(weights, f"bias_hh_l{k}", ih)))
+            self._stack.add(*self._weights[-1])
             width = hidden
 
     def start(self, rows: int) -> tuple[np.ndarray, ...]:
@@ -93,6 +97,33 @@ class Recurrent:
         c, cn = (last[1], new[1]) if len(last) > 1 else (None, None)
         self._stack.run(x, lengths, last[0], c, y, new[0], cn)
         return y, new
+
+    def bind(self, rows: int = 1, weights: str = "float32") -> Bound:
+        """`rows` streams bound to buffers of their own, starting from zeros: a step is one call without arguments or copies.
+
+        `weights`: "float32" gives the bits of calling the layers; "bfloat16" halves the memory that a step must read and "int8"
+        quarters it, each with an error (see docs/benchmarks.md). They are packed anew, once, here.
+        Raises DataError where rows is no number from 1 on; UnsupportedError for other weights, for int8 with rnn_relu, and for int8 where
+        a weight is not finite.
+        """
+        if not isinstance(rows, int | np.integer) or rows < 1:
+            raise DataError(f"rows must be a whole number from 1 on, not {rows!r}")
+        if weights not in plain.MATRICES:
+            raise UnsupportedError(f"weights must be one of {', '.join(plain.MATRICES)}, not {weights!r}")
+        if weights == "int8" and self._kind == "rnn_relu":
+            raise UnsupportedError("int8 needs |h| <= 1, which rnn_relu does not keep: use bfloat16 or float32")
+        if weights == "int8" and not all(np.isfinite(part).all() for layer in self._weights for part in layer[:2]):
+            raise UnsupportedError("int8 needs finite weights, these hold NaN or infinity: use bfloat16 or float32")
+        x = np.zeros((rows, self.inputs), np.float32)
+        state = self.start(int(rows))
+        h, c = state[0], state[1] if len(state) > 1 else None
+        make = PlainStep if _core is None else _core.Bound
+        stack = make(self._kind, weights, x, h, c)
+        for layer in self._weights:
+            stack.add(*layer)
+        y = h[-1].view()
+        y.flags.writeable = False
+        return Bound(x, y, h, c, stack.step)
 
 
 class Linear:

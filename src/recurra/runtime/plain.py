@@ -19,6 +19,46 @@ def product(x: np.ndarray, weight_t: np.ndarray, start: np.ndarray) -> np.ndarra
     return total
 
 
+class Float32:
+    """A matrix weight [O, K] as it is."""
+
+    def __init__(self, weight: np.ndarray):
+        self._weight_t = weight.T.copy()
+
+    def __call__(self, x: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """start + x @ weight.T"""
+        return product(x, self._weight_t, start)
+
+
+class BFloat16(Float32):
+    """A matrix rounded to bfloat16 (8 bits of mantissa), to nearest, ties to even."""
+
+    def __init__(self, weight: np.ndarray):
+        bits = np.ascontiguousarray(weight, np.float32).view(np.uint32)
+        rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) & np.uint32(0xFFFF0000)
+        super().__init__(np.where(np.isnan(weight), weight, rounded.view(np.float32)))
+
+
+class Int8:
+    """A matrix as integers q: row o is q[o] * scale[o], |q| <= 127. What it multiplies, |x| <= 1, is taken as round(127 x) / 127."""
+
+    def __init__(self, weight: np.ndarray):
+        unit = np.abs(weight).max(1) / np.float32(127)
+        unit = np.where(unit > 0, unit, np.float32(1))
+        self._q_t = np.rint(weight / unit[:, None]).astype(np.int32).T.copy()
+        self._scale = unit / np.float32(127)
+
+    def __call__(self, x: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """start + x @ weight.T, the sums of integers exact; a row of x with NaN gives NaN."""
+        bad = np.isnan(x)
+        q = np.rint(np.clip(np.where(bad, 0, x), -1, 1) * np.float32(127)).astype(np.int32)
+        total = (q @ self._q_t).astype(np.float32) * self._scale + start
+        return np.where(bad.any(1, keepdims=True), np.float32(np.nan), total)
+
+
+MATRICES = {"float32": Float32, "bfloat16": BFloat16, "int8": Int8}
+
+
 def _exp_parts(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(2^n, e^r - 1) with x = n ln 2 + r, so that e^x = 2^n + 2^n (e^r - 1)."""
     n = np.rint(x * np.float32(1.44269504))
@@ -47,15 +87,19 @@ def tanh(x: np.ndarray) -> np.ndarray:
 class Stack:
     """`recurra._core.Stack` in numpy."""
 
-    def __init__(self, cell: str):
+    def __init__(self, cell: str, weights: str = "float32"):
         self.cell = cell
-        self._layers: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.weights = weights
+        self._layers: list[tuple[Float32 | Int8, Float32 | Int8, np.ndarray, np.ndarray]] = []
 
     def add(self, ih: np.ndarray, hh: np.ndarray, bias_ih: np.ndarray | None, bias_hh: np.ndarray | None) -> None:
         """Put a layer on top: torch's shapes."""
         none = np.zeros(ih.shape[0], np.float32)
+        matrix = MATRICES[self.weights]
+        # the first x may be of any size, so int8 is not for it
+        of_x = Float32 if matrix is Int8 and not self._layers else matrix
         self._layers.append(
-            (ih.T.copy(), hh.T.copy(), none if bias_ih is None else bias_ih, none if bias_hh is None else bias_hh)
+            (of_x(ih), matrix(hh), none if bias_ih is None else bias_ih, none if bias_hh is None else bias_hh)
         )
 
     def run(
@@ -90,16 +134,20 @@ class Stack:
         y[:] = x
 
     def _step(
-        self, layer: tuple[np.ndarray, ...], x: np.ndarray, h: np.ndarray, c: np.ndarray | None
+        self,
+        layer: tuple[Float32 | Int8, Float32 | Int8, np.ndarray, np.ndarray],
+        x: np.ndarray,
+        h: np.ndarray,
+        c: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         ih, hh, bias_ih, bias_hh = layer
-        from_x = product(x, ih, bias_ih)
+        from_x = ih(x, bias_ih)
         if self.cell == "gru":
             xr, xz, xn = np.split(from_x, 3, 1)
-            hr, hz, hidden_n = np.split(product(h, hh, bias_hh), 3, 1)
+            hr, hz, hidden_n = np.split(hh(h, bias_hh), 3, 1)
             z = sigmoid(xz + hz)
             return (1 - z) * tanh(xn + sigmoid(xr + hr) * hidden_n) + z * h, None
-        total = product(h, hh, from_x + bias_hh)
+        total = hh(h, from_x + bias_hh)
         if self.cell == "lstm" and c is not None:
             i, f, g, o = np.split(total, 4, 1)
             memory = sigmoid(f) * c + sigmoid(i) * tanh(g)
