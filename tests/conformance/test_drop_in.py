@@ -36,13 +36,18 @@ def tensors(result):
     return [output, *(state if isinstance(state, tuple) else (state,))]
 
 
+def weighted(values):
+    """A sum of all values, each with a weight of its own."""
+    g = torch.Generator().manual_seed(1)
+    return sum((v * torch.randn(v.shape, generator=g, dtype=v.dtype)).sum() for v in values)
+
+
 def everything(layer, x, hx, **options):
     """Outputs, final states and every gradient, by name."""
     x = x.clone().requires_grad_()
     hx = tuple(part.clone().requires_grad_() for part in (hx if isinstance(hx, tuple) else (hx,)))
     result = tensors(layer(x, hx if len(hx) > 1 else hx[0], **options))
-    g = torch.Generator().manual_seed(1)
-    loss = sum((v * torch.randn(v.shape, generator=g, dtype=v.dtype)).sum() for v in result)
+    loss = weighted(result)
     named = {"x": x, **{f"hx {i}": part for i, part in enumerate(hx)}, **dict(layer.named_parameters())}
     grads = torch.autograd.grad(loss, list(named.values()))
     return {f"result {i}": v for i, v in enumerate(result)} | {
@@ -87,16 +92,19 @@ def test_ragged_rows_are_their_own_runs_both_ways(kernel, row):
     for b, length in enumerate(lengths.tolist()):
         x[b, length:] = float("nan")
     got = everything(ours, x, hx, lengths=lengths)
-    want: dict[str, list] = {}
-    for b, length in enumerate(lengths.tolist()):
-        one = tuple(part[:, b : b + 1] for part in hx) if isinstance(hx, tuple) else hx[:, b : b + 1]
-        alone = tensors(oracle(x[b : b + 1, :length], one))
-        want.setdefault("result 0", []).append(torch.nn.functional.pad(alone[0], (0, 0, 0, 7 - length)))
-        for i, part in enumerate(alone[1:], 1):
-            want.setdefault(f"result {i}", []).append(part)
-    for name, parts in want.items():
-        assert error(got[name], torch.cat(parts, 0 if name == "result 0" else 1)) <= DROP_IN
     assert not any(value.isnan().any() for value in got.values()), "NaN of the padding leaked"
+    clean, parts = torch.nan_to_num(x).requires_grad_(), []
+    start = tuple(part.clone().requires_grad_() for part in (hx if isinstance(hx, tuple) else (hx,)))
+    for b, length in enumerate(lengths.tolist()):
+        one = tuple(part[:, b : b + 1] for part in start)
+        alone = tensors(oracle(clean[b : b + 1, :length], one if len(one) > 1 else one[0]))
+        parts.append([torch.nn.functional.pad(alone[0], (0, 0, 0, 7 - length)), *alone[1:]])
+    result = [torch.cat(values, 1 if i else 0) for i, values in enumerate(zip(*parts, strict=True))]
+    named = {"x": clean, **{f"hx {i}": part for i, part in enumerate(start)}, **dict(oracle.named_parameters())}
+    grads = torch.autograd.grad(weighted(result), list(named.values()))
+    want = {f"result {i}": v for i, v in enumerate(result)}
+    want |= {f"gradient of {n}": v for n, v in zip(named, grads, strict=True)}
+    assert not {n: e for n in want if not (e := error(got[n], want[n])) <= DROP_IN}
 
 
 @pytest.mark.parametrize("row", **by(LAYER_ROWS))

@@ -198,6 +198,21 @@ def test_padding_and_batch_order_change_nothing(kernel, row):
     assert error(mixed.outputs, got["outputs"][:, order]) <= SCAN["cpu", "float64"]
 
 
+@pytest.mark.parametrize("row", **by(CELL_ROWS))
+@pytest.mark.parametrize("kernel", **by([row for row in KERNEL_ROWS if row.lengths]))
+def test_a_neighbour_that_is_nan_touches_no_other_row(kernel, row):
+    cell, x, state, _ = case(row, (7, 5, 3, 19), (), torch.float64)
+    want = scan(cell, x, state, kernel=kernel.name).outputs
+    sick = x.detach().clone()
+    sick[2, 1] = float("nan")
+    sick.requires_grad_()
+    got = scan(cell, sick, state, kernel=kernel.name).outputs
+    others = [0, 2, 3, 4]
+    assert error(got[:, others], want[:, others]) <= SCAN["cpu", "float64"]
+    grads = [torch.autograd.grad(a[:, others].square().sum(), b)[0][:, others] for a, b in ((got, sick), (want, x))]
+    assert error(*grads) <= SCAN["cpu", "float64"]
+
+
 @needs_core
 @pytest.mark.parametrize("row", **by(CELL_ROWS))
 def test_threads_share_the_rows(row):

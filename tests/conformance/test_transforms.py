@@ -82,6 +82,22 @@ def test_compiled_with_lengths_resets_and_states():
     assert all(error(a, b) <= DROP_IN for a, b in zip(*grads, strict=True))
 
 
+def test_one_graph_for_every_time_and_batch():
+    layer = nn.LSTM(5, 7, 2, dropout=0.5, zoneout_h=0.1)
+    graphs = []
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend=counting(graphs))
+    for steps, rows in ((6, 3), (9, 4), (31, 2)):
+        x = torch.randn(steps, rows, 5, requires_grad=True)
+        torch.manual_seed(3)
+        want = layer(x)[0]
+        torch.manual_seed(3)
+        got = compiled(x)[0]
+        assert torch.equal(got, want)
+        pairs = zip(gradients(layer, x, got), gradients(layer, x, want), strict=True)
+        assert all(error(a, b) <= 1e-6 for a, b in pairs)
+    assert [n for graph in graphs if (n := scans(graph))] == [2]
+
+
 @pytest.mark.slow
 def test_compiled_by_inductor():
     layer = nn.LSTM(5, 7, 2, bidirectional=True, **REGULARISED)
