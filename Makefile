@@ -9,7 +9,7 @@ BUILD_TOOLS := nanobind scikit-build-core cmake ninja
 # default wheel would bring CUDA.
 TORCH_PIP ?=
 
-.PHONY: setup demo test test-slow check stub format bench bench-kernels docs wheel
+.PHONY: setup demo test test-slow sanitize check stub format bench bench-kernels docs wheel
 
 setup: $(STAMP)
 
@@ -34,6 +34,26 @@ test: setup
 
 test-slow: setup
 	.venv/bin/pytest -m "slow or not slow"
+
+# The kernel tests once, with AddressSanitizer and UndefinedBehaviorSanitizer in every file of the core (GCC alone: the two
+# are loaded first, and libstdc++ with them, since Python knows neither). Python's -S and the paths in PYTHONPATH: without the hook
+# of the editable install, which would import the core that is installed. pytest -s: it would swallow the report.
+SANITIZED := build/sanitize
+SANITIZE_TESTS ?= tests/conformance/test_scan.py tests/conformance/test_runtime_bits.py tests/conformance/test_fuzz.py \
+	tests/unit/test_kernels.py
+SANITIZE_ISAS ?= avx512 avx2 portable
+sanitize: setup
+	mkdir -p $(SANITIZED)/recurra
+	PATH=$(CURDIR)/.venv/bin:$$PATH cmake -S . -B $(SANITIZED) -G Ninja -DRECURRA_SANITIZE=ON -DPython_EXECUTABLE=$(abspath $(PY))
+	PATH=$(CURDIR)/.venv/bin:$$PATH cmake --build $(SANITIZED)
+	ln -sf $(CURDIR)/src/recurra/[!_]* $(CURDIR)/src/recurra/__init__.py $(CURDIR)/$(SANITIZED)/_core*.so $(SANITIZED)/recurra/
+	packages=$$($(PY) -c "import pathlib, pytest; print(pathlib.Path(pytest.__file__).parents[1])"); \
+	for isa in $(SANITIZE_ISAS); do \
+		env RECURRA_ISA=$$isa OMP_NUM_THREADS=2 PYTHONPATH=$(CURDIR)/$(SANITIZED):$$packages \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+		$(PY) -S -m pytest -s -x -p no:cacheprovider -c pyproject.toml $(SANITIZE_TESTS) || exit 1; \
+	done
 
 check: setup
 	.venv/bin/ruff check .

@@ -52,13 +52,19 @@ def error(a: Any, b: Any) -> float:
     assert a.shape == b.shape, f"shapes {a.shape} and {b.shape}"
     return float(np.abs(a - b).max() / (1 + np.abs(b).max())) if a.size else 0.0
 
+
 # a float32 layer against ONNX's node tests and onnxruntime, which has exp and tanh of its own
 ONNX = 1e-6
 
-# (dtype, LayerNorm) -> the cpu kernel against the float64 loop over the random layers of test_fuzz.py
+# (dtype, LayerNorm) -> the cpu kernel against the float64 loop over the random layers of test_fuzz.py, 5,000 of them. Measured
+# 1.3e-15 and 1.1e-6. LayerNorm divides by spreads that may be nothing (all dropped, one unit), and then gradients grow 300 times a
+# step: measured 7.1e-10 and 2.1e-5.
 FUZZ = {
-    ("float64", False): 1e-13,
-    ("float64", True): 1e-11,
-    ("float32", False): 2e-5,
-    ("float32", True): 5e-3,
+    ("float64", False): 1e-14,
+    ("float64", True): 1e-8,
+    ("float32", False): 4e-6,
+    ("float32", True): 1e-3,
 }
+
+# pieces of a sequence against the whole, float64: weight gradients are summed in another order
+PIECES = 1e-14
