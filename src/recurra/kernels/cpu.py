@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recurra.errors import UnsupportedError
-from recurra.kernels.request import Request
+from recurra.kernels.request import WEIGHTS, Request
 
 try:
     from recurra import _core as _built
@@ -102,10 +102,6 @@ def backward(
     return {name: gradient for name, gradient in given.items() if name in wanted}
 
 
-WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole", "gain_hh", "gain_c", "bias_c")
-"""In the core's order."""
-
-
 def _widths(request: Request) -> tuple[int, int]:
     """H and P."""
     weight = request.cell.weight_hh
@@ -126,7 +122,7 @@ def _call(request: Request) -> Any:
         outputs,
         getattr(cell, "weight_hr", None) is not None,
         getattr(cell, "peephole", None) is not None,
-        request.projected,
+        getattr(cell, "gain_hh", None) is not None,
         rows,
         steps,
         0 if lengths is None else lengths.data_ptr(),
@@ -164,8 +160,7 @@ def _arrays(request: Request) -> dict[str, Any]:
         where, number = mask.data_ptr(), int(request.seed)
         p, stream = request.recurrent_dropout, request.stream + 1
         _core.mask_apply(where, where, 1, *mask.shape, p, number, stream, mask.dtype == torch.float64)
-    unused = ("weight_ih", "bias_ih") if request.projected else ()
-    weights = [None if name in unused else _plain(getattr(cell, name, None)) for name in WEIGHTS]
+    weights = [_plain(getattr(cell, name, None)) for name in WEIGHTS]
     return {
         "x": _plain(request.x),
         "reset": None if request.reset is None else request.reset.to("cpu", torch.bool).contiguous(),

@@ -5,7 +5,6 @@ compiled, exported, vmap over inputs       the custom op (op.py)
 second derivatives, forward mode, other transforms of torch.func       the loop, which torch differentiates any number of times
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from recurra.kernels import cpu, loop, op
 from recurra.kernels.request import WEIGHTS, Request, Scan
-from recurra.kernels.tracing import forward_mode, only_mapped, traced, transformed
+from recurra.kernels.tracing import forward_mode, mapped_gradient, only_mapped, traced, transformed
 
 NAME = "cpu"
 refuses = cpu.refuses
@@ -21,8 +20,6 @@ refuses = cpu.refuses
 
 def run(request: Request) -> Scan:
     """A request that `refuses` takes."""
-    if request.cell.gain_ih is not None and not request.projected:
-        request = _normalised(request)
     if traced(request.x) or (transformed() and only_mapped(_shared(request))):
         return _scan(request, *op.run(request))
     if transformed() or forward_mode():
@@ -46,16 +43,6 @@ def _scan(request: Request, outputs: Tensor, state: Any, cells: Tensor | None) -
     State = request.cell.State
     states = None if not request.states else State(outputs) if cells is None else State(outputs, cells)
     return Scan(outputs, State(*state), states, None, NAME, "")
-
-
-def _normalised(request: Request) -> Request:
-    """The input's part of the sums and its LayerNorm in torch: it needs no state, so it is no part of the time loop."""
-    x, live = request.x, loop.live_steps(request)
-    if live is not None:  # whatever stands in the padding must not reach a gradient
-        x = torch.where(live, x, 0.0)
-    cell: Any = request.cell
-    no_bias = torch.zeros_like(cell.bias_ih, requires_grad=False)
-    return replace(request, x=cell.sums_ih(x), cell=replace(cell, bias_ih=no_bias), projected=True)
 
 
 def _with(request: Request, x: Any, state: Any) -> Request:
@@ -84,7 +71,7 @@ class _Scan(torch.autograd.Function):
         wanted = frozenset(name for name, need in zip(names, ctx.needs_input_grad[2:], strict=True) if need)
         d_outputs, *d_state, d_cells = grads
         # create_graph=True: the gradient itself must have one; is_grads_batched=True: the gradients are mapped tensors
-        if torch.is_grad_enabled() or transformed():
+        if torch.is_grad_enabled() or transformed() or mapped_gradient(grads):
             named = dict(zip(names, tensors, strict=True))
             got = loop.gradients(ctx.request, named, d_outputs, d_state, d_cells, wanted)
         else:

@@ -36,7 +36,7 @@ def run(request: Request) -> Scan:
     live = live_steps(request)
     if live is not None:
         x = torch.where(live, x, 0.0)
-    sums = x if request.projected else cell.sums_ih(x)
+    sums = cell.sums_ih(x)
     seen = None
     if request.recurrent_dropout and request.training:
         seen = masks.factors(request.recurrent_dropout, _seed(request), request.stream + masks.RECURRENT, state.h)

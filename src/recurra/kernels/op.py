@@ -22,7 +22,6 @@ _NUMBERS = {
     "training": "bool",
     "stream": "int",
     "checkpoint": "int",
-    "projected": "bool",
 }
 _REQUIRED = ("x", "h", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _ARGUMENTS = ", ".join(
@@ -43,9 +42,6 @@ def run(request: Request) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
 def _flat(request: Request) -> list[Any]:
     named = request.named
     tensors = [named.get(name) for name in _TENSORS[:_LENGTHS]]
-    if request.projected:  # not used, but the op has a place for them
-        tensors[_TENSORS.index("weight_ih")] = request.cell.weight_ih.detach()
-        tensors[_TENSORS.index("bias_ih")] = request.cell.bias_ih
     others = [getattr(request, name) for name in _TENSORS[_LENGTHS:]]
     return [*tensors, *others, request.cell.name, *(getattr(request, name) for name in _NUMBERS)]
 

@@ -53,16 +53,12 @@ class Request:
     """8 * (layer * directions + direction): the first of this scan's streams of masks."""
     checkpoint: int = -1
     """For the backward pass, -1: gates and c are kept; 0: c; k >= 1: c of each k-th step."""
-    projected: bool = False
-    """x is already the input's part of the gate sums, [T, B, G*H]; weight_ih, bias_ih and gain_ih have been used."""
 
     @property
     def named(self) -> dict[str, Tensor]:
-        """Everything a gradient may flow to, by name: x, the state, the weights that are there and not yet used."""
+        """Everything a gradient may flow to, by name: x, the state, the weights that are there."""
         named = {"x": self.x, **dict(zip(self.state._fields, self.state, strict=True))}
         for name in WEIGHTS:
-            if self.projected and name in ("weight_ih", "bias_ih", "gain_ih"):
-                continue
             weight = getattr(self.cell, name, None)
             if weight is not None:
                 named[name] = weight

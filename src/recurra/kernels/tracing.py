@@ -24,6 +24,11 @@ def forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def mapped_gradient(gradients: tuple[Tensor | None, ...]) -> bool:
+    """Whether autograd.grad was called with is_grads_batched=True."""
+    return any(gradient is not None and _functorch.is_legacy_batchedtensor(gradient) for gradient in gradients)
+
+
 def only_mapped(shared: list[Tensor]) -> bool:
     """Whether vmap is the only transform here, and none of the `shared` tensors is mapped."""
     levels = _functorch.get_interpreter_stack() or ()
