@@ -359,17 +359,18 @@ class Back {
 
     // From the gradients of LN(z) * gain, in the slots [first, first + G) of a frame, to those of z. hat: the normalised z.
     void back_through_norm(const F* hat, F scale, long first, const F* gain, F* d_gain, const F* from, F* to) {
-        Vec<F> sum{}, sum_hat{};
+        Vec<F> sum[G] = {}, sum_hat[G] = {};
         for (long p = 0; p < l.panels; p++)
-            for (long slot = first; slot < first + G; slot++) {
-                const long k = (p * S + slot) * W;
-                const Vec<F> d = load(from + ds_at(K, units, W, p, slot)), hats = load(hat + k);
+#pragma GCC unroll 4
+            for (long g = 0; g < G; g++) {
+                const long k = (p * S + first + g) * W;
+                const Vec<F> d = load(from + ds_at(K, units, W, p, first + g)), hats = load(hat + k);
                 store(d_gain + k, fma(d, hats, load(d_gain + k)));
                 const Vec<F> dhat = d * load(gain + k);
-                sum += dhat, sum_hat = fma(dhat, hats, sum_hat);
+                sum[g] += dhat, sum_hat[g] = fma(dhat, hats, sum_hat[g]);
             }
         const double count = double(G * l.hidden);
-        const Vec<F> m = splat<F>(F(R::total(sum) / count)), m_hat = splat<F>(F(R::total(sum_hat) / count));
+        const Vec<F> m = splat<F>(F(R::total_of(sum) / count)), m_hat = splat<F>(F(R::total_of(sum_hat) / count));
         for (long p = 0; p < l.panels; p++)
             for (long slot = first; slot < first + G; slot++) {
                 const long k = (p * S + slot) * W, at = ds_at(K, units, W, p, slot);

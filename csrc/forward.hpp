@@ -163,9 +163,18 @@ class Run {
     long frame_of(long i, long s) const { return f.frames.at(time(i, s), plan.row(i)); }
 
     static double total(Vec<F> v) {
-        double t = 0;
-        for (int i = 0; i < W; i++) t += double(v[i]);
-        return t;
+        F t[W];
+        store(t, v);
+#pragma GCC unroll 4
+        for (long n = W / 2; n; n /= 2)
+            for (long i = 0; i < n; i++) t[i] += t[i + n];
+        return double(t[0]);
+    }
+    template <int N>
+    static double total_of(const Vec<F> (&v)[N]) {
+        Vec<F> t = v[0];
+        for (int i = 1; i < N; i++) t += v[i];
+        return total(t);
     }
     // [n] numbers, or zeros, as [wide].
     static void widen(const F* from, long n, F* to, long wide) {
@@ -467,23 +476,25 @@ class Run {
     // Over the N vectors at each panel of a row, the padding units left out.
     template <int N>
     Moments moments(const F* from, long ld) const {
-        Vec<F> sum{};
+        Vec<F> sum[N] = {}, squares[N] = {};  // side by side, so that the additions overlap
         for (long p = 0; p < l.panels; p++)
-            for (int g = 0; g < N; g++)
-                sum += load_first(from + p * ld + g * W, l.hidden - p * W);
-        const double count = double(N * l.hidden), mean = total(sum) / count;
-        Vec<F> squares{};
-        for (long p = 0; p < l.panels; p++)
+#pragma GCC unroll 4
+            for (int g = 0; g < N; g++) sum[g] += load(from + p * ld + g * W);  // padding units are 0
+        const double count = double(N * l.hidden), mean = total_of(sum) / count;
+        const long whole = l.hidden / W;
+        for (long p = 0; p < whole; p++)
+#pragma GCC unroll 4
             for (int g = 0; g < N; g++) {
-                Vec<F> d = load(from + p * ld + g * W) - splat<F>(F(mean));
-                if (l.hidden - p * W < W) {
-                    alignas(64) F t[W];
-                    store(t, d);
-                    d = load_first(t, l.hidden - p * W);
-                }
-                squares = fma(d, d, squares);
+                const Vec<F> d = load(from + p * ld + g * W) - splat<F>(F(mean));
+                squares[g] = fma(d, d, squares[g]);
             }
-        return {mean, 1 / std::sqrt(total(squares) / count + NORM_EPS)};
+        for (int g = 0; whole < l.panels && g < N; g++) {
+            alignas(64) F t[W];
+            store(t, load(from + whole * ld + g * W) - splat<F>(F(mean)));
+            const Vec<F> d = load_first(t, l.hidden - whole * W);
+            squares[g] = fma(d, d, squares[g]);
+        }
+        return {mean, 1 / std::sqrt(total_of(squares) / count + NORM_EPS)};
     }
 
   public:
