@@ -163,6 +163,9 @@ void bind_kernel(nb::module_& m) {
         },
         "numbers"_a, "double"_a, "A torch tensor for `saved`, on memory that is used again.");
     m.def(
+        "release_saved_memory", [] { recurra::SavedMemory::release(); },
+        "Give the system back what saved_memory holds for the next training step.");
+    m.def(
         "mask_apply",
         [](Address x, Address y, long steps, long rows, long units, double p, int64_t seed, uint32_t stream,
            bool is_double) {

@@ -149,6 +149,13 @@ void SavedMemory::give_back(void* memory) {
     }
 }
 
+void SavedMemory::release() {
+    Blocks& b = blocks();
+    const std::lock_guard<std::mutex> guard(b.lock);
+    for (const auto& [size, memory] : b.unused) std::free(memory);
+    b.unused.clear(), b.unused_bytes = 0;
+}
+
 template <class F>
 Packed<F>::Packed(const Shape& s, const Weights<F>& weights, Uses uses) {
     const long W = engine<F>().width, P = round_up(s.hidden, W) / W, C = round_up(s.outputs, W) / W;

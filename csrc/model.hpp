@@ -39,6 +39,7 @@ class SavedMemory {
   public:
     static void* take(size_t bytes);  // aligned to 64 bytes
     static void give_back(void* memory);
+    static void release();  // to the system: what waits unused
 };
 
 // What a layer is, its weights apart. outputs: hidden, or the projection's width.

@@ -215,3 +215,16 @@ def test_saved_tensor_hooks_and_checkpointing_see_what_is_kept():
         layer.weight_hh_l0.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         output.sum().backward()
+
+
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_many_gradients_at_once(row):
+    """is_grads_batched=True: the gradients of several outputs' directions in one backward pass."""
+    layer = row.ours(5, 7, 2, bidirectional=True, dtype=torch.float64, **row.options)
+    x = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True)
+    output, inputs = layer(x)[0], [x, *layer.parameters()]
+    vectors = torch.randn(3, *output.shape, dtype=torch.float64)
+    many = torch.autograd.grad(output, inputs, vectors, is_grads_batched=True, retain_graph=True)
+    for k, vector in enumerate(vectors):
+        one = torch.autograd.grad(output, inputs, vector, retain_graph=True)
+        assert all(error(a[k], b) <= DROP_IN for a, b in zip(many, one, strict=True))
