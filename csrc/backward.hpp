@@ -1,12 +1,13 @@
-// Backward through time. Step by step from the last one: dh = dy + what the next step's sums give back through W_hh, then
-// the derivatives of the equations; the gradients `ds` of the sums of a chunk of frames stay in the cache until the
-// weights' gradients and dx have been made of them.
+// Backward through time. Step by step from the last one: dh = dy + what the next step's sums give back through W_hh,
+// then the derivatives of the equations; the gradients `ds` of the sums of a chunk of frames stay in the cache until
+// the weights' gradients and dx have been made of them.
 #pragma once
 #include "forward.hpp"
 
 namespace recurra::RECURRA_ISA {
 
-constexpr long FRAMES_AT_ONCE = 192;  // of a panel's ds, which are read again and again while weight gradients are summed
+constexpr long FRAMES_AT_ONCE =
+    192;  // of a panel's ds, which are read again and again while weight gradients are summed
 
 // Where a slot lies in a row of ds. gru: all n first, so that what the recurrent product sees (r z hn) has no gap.
 inline long ds_at(Kind kind, long units, long width, long panel, long slot) {
@@ -56,8 +57,16 @@ class Back {
     static constexpr long W = WIDTH<F>, G = gates(K), S = slots(K), H0 = h_first(K) * W;
 
     Back(const Layer<F>& layer, const Backward<F>& backward, const Plan& plan, Team team)
-        : l(layer), b(backward), f(b.run), plan(plan), team(team), run(layer, b.run, plan, team), sums(layer, b.sums),
-          units(run.units), wide(run.wide), row(run.row) {
+        : l(layer),
+          b(backward),
+          f(b.run),
+          plan(plan),
+          team(team),
+          run(layer, b.run, plan, team),
+          sums(layer, b.sums),
+          units(run.units),
+          wide(run.wide),
+          row(run.row) {
         const long rows = plan.rows, frames = back_steps<F>(rows) * rows;
         Cutter<F> work{f.work + (f.every ? forward_work(l, rows, team.size) : 0)};
         ds = work.cut(frames * row), ds_last = work.cut(rows * row);
@@ -75,8 +84,7 @@ class Back {
             for (long i = 0; i < plan.rows; i++) {
                 const long r = plan.row(i);
                 R::widen(b.dhn ? b.dhn + r * l.outputs : nullptr, l.outputs, dh + i * wide, wide);
-                if (K == Kind::lstm)
-                    R::widen(b.dcn ? b.dcn + r * l.hidden : nullptr, l.hidden, dc + i * units, units);
+                if (K == Kind::lstm) R::widen(b.dcn ? b.dcn + r * l.hidden : nullptr, l.hidden, dc + i * units, units);
             }
         team.wait();
         const long segment = f.every ? f.every : plan.steps;
@@ -104,13 +112,13 @@ class Back {
     R run;
     Sums<F> sums;
     const long units, wide, row;
-    F *ds, *ds_last;     // gradients of the sums: [frame of the chunk][row]; of the step after the chunk
-    F *dz, *dz_last;     // gradients of the recurrent product: the same, but behind a layer norm
-    F* dzx;              // likewise of the input's product
-    F *xs, *hs;          // x and h before the step, in blocks of columns (see outer)
-    F *dh, *dc, *dr;     // what later steps give to h and c past the product; the gradient of h
+    F *ds, *ds_last;  // gradients of the sums: [frame of the chunk][row]; of the step after the chunk
+    F *dz, *dz_last;  // gradients of the recurrent product: the same, but behind a layer norm
+    F* dzx;           // likewise of the input's product
+    F *xs, *hs;       // x and h before the step, in blocks of columns (see outer)
+    F *dh, *dc, *dr;  // what later steps give to h and c past the product; the gradient of h
     F *gates_again = nullptr, *cells_again = nullptr, *middles = nullptr, *drs = nullptr, *panel, *line;
-    long begin = 0;      // the first step whose gates are there
+    long begin = 0;  // the first step whose gates are there
 
     const F* gates_of(long s, long i) const {
         return f.every ? gates_again + (plan.frame(s) - plan.frame(begin) + i) * run.frame
@@ -138,8 +146,7 @@ class Back {
         const long base = plan.frame(s0), n = plan.frame(s1) - base;
         for (long s = s1 - 1; s >= s0; s--) {
             const F* next = s + 1 == s1 ? dz_last : dz + (plan.frame(s + 1) - base) * row;
-            step(s, next, ds + (plan.frame(s) - base) * row, dz + (plan.frame(s) - base) * row,
-                 plan.frame(s) - base);
+            step(s, next, ds + (plan.frame(s) - base) * row, dz + (plan.frame(s) - base) * row, plan.frame(s) - base);
             team.wait();
         }
         pack_frames(s0, s1, n);
@@ -156,7 +163,8 @@ class Back {
         weight_gradients(n);
         if (b.dx) input_gradients(s0, s1);
         const long keep = plan.alive(s0) * row;
-        memcpy(dz_last + team.first(keep), dz + team.first(keep), sizeof(F) * size_t(team.last(keep) - team.first(keep)));
+        memcpy(dz_last + team.first(keep), dz + team.first(keep),
+               sizeof(F) * size_t(team.last(keep) - team.first(keep)));
         team.wait();
     }
 
@@ -171,8 +179,8 @@ class Back {
             const int np = int(last - q);
             for (long r = 0; r < n; r += GROUP) {
                 const long m = std::min(GROUP, n - r), old = std::max(0L, std::min(m, later - r));
-                product_columns<F>(next + r * row + (K == Kind::gru ? units : 0), row, K_h, l.wht, q, last,
-                                   zeros, 0, scratch, 4 * W, old, l.columns, i == 0 && !f.every ? gates_of(s, r) : nullptr,
+                product_columns<F>(next + r * row + (K == Kind::gru ? units : 0), row, K_h, l.wht, q, last, zeros, 0,
+                                   scratch, 4 * W, old, l.columns, i == 0 && !f.every ? gates_of(s, r) : nullptr,
                                    run.frame);
                 for (long j = r; j < r + m; j++) {
                     Vec<F> g[4];
@@ -190,8 +198,8 @@ class Back {
             for (long i = 0; i < n; i++) normed_row(s, i, dr + i * wide, ds_now + i * row);
         if (l.norm)
             for (long i = 0; i < n; i++)
-                back_through_norm(gates_of(s, i) + row, gates_of(s, i)[3 * row], h_first(K), l.gain, sums.gain, ds_now + i * row,
-                                  dz_now + i * row);
+                back_through_norm(gates_of(s, i) + row, gates_of(s, i)[3 * row], h_first(K), l.gain, sums.gain,
+                                  ds_now + i * row, dz_now + i * row);
     }
 
     // The gradient of h~ at columns [q, q + np) of row i; `product`: what comes through W_hh, or null.
@@ -293,8 +301,8 @@ class Back {
             F* dm = l.norm ? middles + frame * units + r * units : nullptr;  // room for the rows until o * t is known
             for (long q = 0; q < l.panels; q += 4) {
                 const long last = std::min(q + 4, l.panels);
-                product_columns<F>(dr + r * wide, wide, l.outputs, l.unproject, q, last, zeros, 0,
-                                   scratch, 4 * W, m, l.panels);
+                product_columns<F>(dr + r * wide, wide, l.outputs, l.unproject, q, last, zeros, 0, scratch, 4 * W, m,
+                                   l.panels);
                 for (long i = 0; i < m; i++) {
                     Vec<F> g[4];
                     for (int k = 0; k < last - q; k++) {
@@ -319,7 +327,8 @@ class Back {
         }
     }
 
-    // Layer norm of the cell: a row at a time. g [units]: the gradient of h~ before the projection. Leaves tanh in `line`.
+    // Layer norm of the cell: a row at a time. g [units]: the gradient of h~ before the projection. Leaves tanh in
+    // `line`.
     void normed_row(long s, long i, const F* g, F* to) {
         if constexpr (K != Kind::lstm) {
             for (long q = 0; q < l.panels; q += 4) {
@@ -357,7 +366,8 @@ class Back {
         }
     }
 
-    // From the gradients of LN(z) * gain, in the slots [first, first + G) of a frame, to those of z. hat: the normalised z.
+    // From the gradients of LN(z) * gain, in the slots [first, first + G) of a frame, to those of z. hat: the
+    // normalised z.
     void back_through_norm(const F* hat, F scale, long first, const F* gain, F* d_gain, const F* from, F* to) {
         Vec<F> sum[G] = {}, sum_hat[G] = {};
         for (long p = 0; p < l.panels; p++)
@@ -451,8 +461,8 @@ class Back {
                 const long last = std::min(q + 4, vectors);
                 for (long r = team.first(n); r < team.last(n); r += GROUP) {
                     const long m = std::min(GROUP, team.last(n) - r);
-                    product_columns<F>(dzx + (frame + r) * row, row, row, l.wxt, q, last, zeros, 0,
-                                       scratch, 4 * W, m, vectors);
+                    product_columns<F>(dzx + (frame + r) * row, row, row, l.wxt, q, last, zeros, 0, scratch, 4 * W, m,
+                                       vectors);
                     for (long i = 0; i < m; i++) {
                         F* to = b.dx + run.frame_of(r + i, s) * l.inputs;
                         for (long p = q; p < last; p++)

@@ -152,7 +152,8 @@ NB_MODULE(_core, m) {
 
     nb::class_<recurra::Stack>(m, "Stack", "A stack of causal recurrent layers, float32, weights packed once.")
         .def(
-            "__init__", [](recurra::Stack* s, const std::string& cell) { new (s) recurra::Stack(recurra::kind_of(cell)); },
+            "__init__",
+            [](recurra::Stack* s, const std::string& cell) { new (s) recurra::Stack(recurra::kind_of(cell)); },
             "cell"_a)
         .def(
             "add",

@@ -8,7 +8,8 @@ namespace recurra::RECURRA_ISA {
 namespace {
 
 // A weight [G * hidden][columns], gate by gate, and its rows in the panels [panel][l.inputs + l.outputs][G * W], from
-// row `first` on. move(weight, panels) moves one number; move_block(weight, its stride, panels, their stride) a square of W.
+// row `first` on. move(weight, panels) moves one number; move_block(weight, its stride, panels, their stride) a square
+// of W.
 template <class F, class Move, class MoveBlock>
 void over_panels(const Layer<F>& l, long columns, bool recurrent, Move move, MoveBlock move_block) {
     constexpr long W = WIDTH<F>;
@@ -73,8 +74,7 @@ template <class F, class Visit>
 void over_peepholes(const Layer<F>& l, Visit visit) {
     constexpr long W = WIDTH<F>;
     for (long g = 0; g < 3; g++)
-        for (long unit = 0; unit < l.hidden; unit++)
-            visit(g * l.hidden + unit, (unit / W * 3 + g) * W + unit % W);
+        for (long unit = 0; unit < l.hidden; unit++) visit(g * l.hidden + unit, (unit / W * 3 + g) * W + unit % W);
 }
 
 template <class F>
@@ -225,17 +225,26 @@ void linear(const F* x, long rows, long inputs, const F* packed, const F* bias, 
     for (long r0 = 0; r0 < rows; r0 += LINEAR_ROWS) {
         const long n = std::min(LINEAR_ROWS, rows - r0);
         product_columns<F>(x + r0 * inputs, inputs, inputs, packed, 0, vectors, bias, 0, work, wide, n, vectors);
-        for (long r = 0; r < n; r++)
-            memcpy(y + (r0 + r) * outputs, work + r * wide, sizeof(F) * size_t(outputs));
+        for (long r = 0; r < n; r++) memcpy(y + (r0 + r) * outputs, work + r * wide, sizeof(F) * size_t(outputs));
     }
 }
 
 #define RECURRA_NAME_(x) #x
 #define RECURRA_NAME(x) RECURRA_NAME_(x)
 template <class F>
-constexpr Engine<F> engine{RECURRA_NAME(RECURRA_ISA), WIDTH<F>,         pack<F>,     pack_transposed<F>,
-                           frame_size<F>,             forward_work<F>,  forward<F>,  backward_work<F>,
-                           backward<F>,               sums_size<F>,     unpack<F>,   mask<F>, pack_linear<F>,
+constexpr Engine<F> engine{RECURRA_NAME(RECURRA_ISA),
+                           WIDTH<F>,
+                           pack<F>,
+                           pack_transposed<F>,
+                           frame_size<F>,
+                           forward_work<F>,
+                           forward<F>,
+                           backward_work<F>,
+                           backward<F>,
+                           sums_size<F>,
+                           unpack<F>,
+                           mask<F>,
+                           pack_linear<F>,
                            linear<F>};
 
 }  // namespace

@@ -29,15 +29,15 @@ struct Weights {
 template <class F>
 struct Layer {
     Kind kind;
-    bool norm;  // layer norm
+    bool norm;                                      // layer norm
     long inputs, hidden, outputs, panels, columns;  // panels, columns: vectors over hidden and over outputs
-    F* w;                       // [panels][inputs, outputs][gates * width]
-    F* bias;                    // [panels][slots * width]
-    F* project;                 // columns over outputs (see packed_at), or null
-    F* peephole;                // [panels][3 * width], or null
-    F *gain_x, *gain;           // layer norm: [panels][slots * width] of the input and of h, or null
-    F *gain_c, *bias_c;         // [panels * width], or null
-    F *wxt, *wht, *unproject;   // backward only: columns over inputs, outputs and hidden
+    F* w;                                           // [panels][inputs, outputs][gates * width]
+    F* bias;                                        // [panels][slots * width]
+    F* project;                                     // columns over outputs (see packed_at), or null
+    F* peephole;                                    // [panels][3 * width], or null
+    F *gain_x, *gain;          // layer norm: [panels][slots * width] of the input and of h, or null
+    F *gain_c, *bias_c;        // [panels * width], or null
+    F *wxt, *wht, *unproject;  // backward only: columns over inputs, outputs and hidden
 };
 
 // Where the frame of (time t, batch row r) lies: packed sequences start time t at first[t].
@@ -49,11 +49,11 @@ struct Frames {
 
 // The rows that one team plays, the longest first; null arrays where every row has all the steps.
 struct Plan {
-    long rows, steps, first_row;  // steps: of the longest row
-    const int64_t* order;         // [rows] the batch's row
-    const int64_t* length;        // [rows] in that order
-    const int64_t* active;        // [steps] rows that are alive at step s
-    const int64_t* before;        // [steps + 1] frames of this plan before step s
+    long rows, steps, first_row;         // steps: of the longest row
+    const int64_t* order;                // [rows] the batch's row
+    const int64_t* length;               // [rows] in that order
+    const int64_t* active;               // [steps] rows that are alive at step s
+    const int64_t* before;               // [steps + 1] frames of this plan before step s
     long all_rows, first_place, places;  // of the call; the place of row i among them: first_place + i * places
     const int64_t* all_before;           // [steps + 1] frames of all rows before step s
     long row(long i) const { return order ? order[i] : first_row + i; }
@@ -95,12 +95,12 @@ struct Forward {
 
 template <class F>
 struct Backward {
-    Forward<F> run;         // what the forward pass was given and wrote
-    const F *dy, *dcells;   // gradients of y and cells, by frames; null for none
-    const F *dhn, *dcn;     // gradients of the final state; null for none
-    F* dx;                  // by frames; null where nobody wants it
-    F *dh0, *dc0;           // [batch, P], [batch, hidden]
-    F* sums;                // sums_size() elements, ADDED to: the gradients of the weights, packed; see unpack
+    Forward<F> run;        // what the forward pass was given and wrote
+    const F *dy, *dcells;  // gradients of y and cells, by frames; null for none
+    const F *dhn, *dcn;    // gradients of the final state; null for none
+    F* dx;                 // by frames; null where nobody wants it
+    F *dh0, *dc0;          // [batch, P], [batch, hidden]
+    F* sums;               // sums_size() elements, ADDED to: the gradients of the weights, packed; see unpack
 };
 
 // Gradients of the weights in torch's shapes; null where there is none or nobody wants it.

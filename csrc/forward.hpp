@@ -1,8 +1,8 @@
 // A layer over time. For each step and each panel of units: the sums of the gates of a group of rows, in the L1 cache,
 // from x and h; there the equations; out go h, c and, for the backward pass, the gates.
 //
-//   small weights, many rows   x and h are multiplied in the same visit of the panel
-//   large weights or few rows  x is multiplied for many steps at once, h step by step
+//   small weights or many rows   x and h are multiplied in the same visit of the panel
+//   large weights and few rows   x is multiplied for many steps at once, h step by step
 //
 // Every sum is one chain over bias, x, h, so the two ways give the same bits.
 #pragma once
@@ -15,9 +15,9 @@
 
 namespace recurra::RECURRA_ISA {
 
-constexpr long GROUP = 48;           // rows whose sums stay in the L1 cache: 48 x 256 bytes
-constexpr long CHUNK_FRAMES = 192;   // frames of which x is multiplied at once, and whose gradients are summed at once
-constexpr long SMALL_WEIGHTS = 3 << 18, FEW_ROWS = 8, PAST_CACHES = 4 << 20;
+constexpr long GROUP = 48;          // rows whose sums stay in the L1 cache: 48 x 256 bytes
+constexpr long CHUNK_FRAMES = 192;  // frames of which x is multiplied at once, and whose gradients are summed at once
+constexpr long SMALL_WEIGHTS = 3 << 18, FEW_ROWS = 8, MANY_ROWS = 32, PAST_CACHES = 4 << 20;
 
 inline long round_up(long n, long to) { return (n + to - 1) / to * to; }
 template <class F>
@@ -36,8 +36,8 @@ struct Cutter {
     }
 };
 
-// The numbers that a frame saves: the gates and, with layer norm, the normalised sums of h and of x and four of the row:
-// 1 / deviation of the sums of h, mean and 1 / deviation of c', 1 / deviation of the sums of x.
+// The numbers that a frame saves: the gates and, with layer norm, the normalised sums of h and of x and four of the
+// row: 1 / deviation of the sums of h, mean and 1 / deviation of c', 1 / deviation of the sums of x.
 template <class F>
 long frame_size(const Layer<F>& l) {
     const long sums = l.panels * WIDTH<F> * slots(l.kind);
@@ -47,7 +47,8 @@ long frame_size(const Layer<F>& l) {
 template <class F>
 bool together(const Layer<F>& l, long rows) {
     return !l.norm && rows >= FEW_ROWS &&
-           (l.inputs + l.outputs) * l.panels * WIDTH<F> * gates(l.kind) * long(sizeof(F)) <= SMALL_WEIGHTS;
+           (rows >= MANY_ROWS ||
+            (l.inputs + l.outputs) * l.panels * WIDTH<F> * gates(l.kind) * long(sizeof(F)) <= SMALL_WEIGHTS);
 }
 
 template <class F>
@@ -84,8 +85,16 @@ class Run {
     static constexpr long W = WIDTH<F>, G = gates(K), S = slots(K), H0 = h_first(K) * W;
 
     Run(const Layer<F>& layer, const Forward<F>& forward, const Plan& plan, Team team)
-        : l(layer), f(forward), plan(plan), team(team), units(l.panels * W), wide(l.columns * W), row(units * S),
-          frame(frame_size(l)), w_panel((l.inputs + l.outputs) * G * W), wh(l.w + l.inputs * G * W),
+        : l(layer),
+          f(forward),
+          plan(plan),
+          team(team),
+          units(l.panels * W),
+          wide(l.columns * W),
+          row(units * S),
+          frame(frame_size(l)),
+          w_panel((l.inputs + l.outputs) * G * W),
+          wh(l.w + l.inputs * G * W),
           fused(together(l, plan.rows)) {
         Cutter<F> shared{f.work}, own{f.work + shared_work(l, plan.rows) + team.id * own_work(l, plan.rows)};
         const bool joint = fused && K != Kind::gru;
@@ -116,7 +125,8 @@ class Run {
                 widen(from, l.outputs, h + i * ld, wide);
                 if (f.h_mask) {
                     zero(in + i * ld_in, wide);
-                    for (long k = 0; k < l.outputs; k++) in[i * ld_in + k] = h[i * ld + k] * f.h_mask[r * l.outputs + k];
+                    for (long k = 0; k < l.outputs; k++)
+                        in[i * ld_in + k] = h[i * ld + k] * f.h_mask[r * l.outputs + k];
                 }
                 if (before) memcpy(in + i * ld_in - before, f.x + frame_of(i, s) * before, sizeof(F) * size_t(before));
                 if constexpr (K == Kind::lstm) {
@@ -135,8 +145,8 @@ class Run {
         team.wait();
     }
 
-    // Steps [from, to). With `gates` and `cells` this is a recomputation for the backward pass: y and the rest are there
-    // already, gates and cells go there, from the frames of step `from` on.
+    // Steps [from, to). With `gates` and `cells` this is a recomputation for the backward pass: y and the rest are
+    // there already, gates and cells go there, from the frames of step `from` on.
     void steps(long from, long to, F* gates = nullptr, F* cells = nullptr) {
         const long step = chunk_steps(l, plan.rows);
         gates_again = gates, cells_again = cells, again_from = plan.frame(from);
@@ -306,10 +316,10 @@ class Run {
             const long ld_start = sums ? row : ld_s;
             const F* w = l.w + p * w_panel;
             if (!sums)
-                panels_of_rows<F, G, NP>({before ? in + r * ld_in - before : xs + r * ldx, before ? ld_in : ldx, w, G * W,
-                                          w_panel, before ? l.inputs + l.outputs : l.inputs, l.bias + p * S * W, 0,
-                                          S * W, scratch, ld_s, S * W},
-                                         m);
+                panels_of_rows<F, G, NP>(
+                    {before ? in + r * ld_in - before : xs + r * ldx, before ? ld_in : ldx, w, G * W, w_panel,
+                     before ? l.inputs + l.outputs : l.inputs, l.bias + p * S * W, 0, S * W, scratch, ld_s, S * W},
+                    m);
             if constexpr (K == Kind::gru)  // n of the input passes by; hn starts at its own bias
                 for (long i = 0; i < m; i++)
                     for (long q = 0; q < NP; q++) {
@@ -318,8 +328,8 @@ class Run {
                         if (!sums) store(to + 3 * W, load(l.bias + (p + q) * S * W + 3 * W));
                     }
             if (!before)
-                panels_of_rows<F, G, NP>({in + r * ld_in, ld_in, wh + p * w_panel, G * W, w_panel, l.outputs, start + H0,
-                                          ld_start, S * W, scratch + H0, ld_s, S * W},
+                panels_of_rows<F, G, NP>({in + r * ld_in, ld_in, wh + p * w_panel, G * W, w_panel, l.outputs,
+                                          start + H0, ld_start, S * W, scratch + H0, ld_s, S * W},
                                          m);
             for (int q = 0; q < NP; q++) {
                 first_half(s, r, m, p + q, scratch + q * S * W, ld_s);
@@ -336,8 +346,8 @@ class Run {
 #pragma GCC unroll 4
             for (int k = 0; k < S; k++) v[k] = load(a + k * W);
             if constexpr (K == Kind::lstm) {
-                const Vec<F> next = lstm_cell<F>(v, load(c + (r + i) * units + p * W),
-                                                 l.peephole ? l.peephole + p * 3 * W : nullptr);
+                const Vec<F> next =
+                    lstm_cell<F>(v, load(c + (r + i) * units + p * W), l.peephole ? l.peephole + p * 3 * W : nullptr);
                 store(a, next), store(a + 3 * W, v[3]);
             } else if constexpr (K == Kind::gru) {
                 store(a, gru_cell<F>(v, load(h + (r + i) * ld + p * W)));
@@ -394,7 +404,8 @@ class Run {
                 if (flags[i] & ENDS) store_first(f.cn + plan.row(i) * l.hidden + p * W, cell, left);
                 if (f.cells) store_first(f.cells + at[i] * l.hidden + p * W, cell, left);
                 if (f.kept && (!f.every || (s + 1) % f.every == 0)) {
-                    const long to = f.every ? ((s + 1) / f.every - 1) * plan.all_rows + plan.place(i) : plan.saved(s, i);
+                    const long to =
+                        f.every ? ((s + 1) / f.every - 1) * plan.all_rows + plan.place(i) : plan.saved(s, i);
                     store(f.kept + to * units + p * W, cell);
                 }
             }
@@ -430,8 +441,8 @@ class Run {
             const long last = std::min(q + 4, l.columns);
             for (long r = 0; r < n; r += GROUP) {
                 const long m = std::min(GROUP, n - r);
-                product_columns<F>(middle + r * units, units, l.hidden, l.project, q, last, zeros, 0,
-                                   scratch, 4 * W, m, l.columns);
+                product_columns<F>(middle + r * units, units, l.hidden, l.project, q, last, zeros, 0, scratch, 4 * W, m,
+                                   l.columns);
                 for (long i = 0; i < m; i++)
                     for (long p = q; p < last; p++) out(s, r + i, p, load(scratch + i * 4 * W + (p - q) * W));
             }
@@ -445,8 +456,8 @@ class Run {
         for (long r = 0; r < n; r += GROUP) {
             const long m = std::min(GROUP, n - r);
             for (long p = 0; p < l.panels; p++)
-                panels_of_rows<F, G, 1>({in + r * ld_in, ld_in, wh + p * w_panel, G * W, 0, l.outputs, zeros,
-                                         0, 0, part + p * S * W + H0, row, 0},
+                panels_of_rows<F, G, 1>({in + r * ld_in, ld_in, wh + p * w_panel, G * W, 0, l.outputs, zeros, 0, 0,
+                                         part + p * S * W + H0, row, 0},
                                         m);
             for (long i = 0; i < m; i++) {
                 F *to = sums + (r + i) * row, *from = part + i * row;
@@ -501,8 +512,7 @@ class Run {
     // What of the old value stays in units of `panel`: 0 or 1 in training.
     Vec<F> zone_share(double p, uint32_t kind, long s, long i, long panel) const {
         if (!f.zone.training) return splat<F>(F(p));
-        const uint32_t key =
-            mask_key(f.zone.seed, f.zone.stream + kind, uint32_t(time(i, s)), uint32_t(plan.row(i)));
+        const uint32_t key = mask_key(f.zone.seed, f.zone.stream + kind, uint32_t(time(i, s)), uint32_t(plan.row(i)));
         return hits<F>(key, uint32_t(panel * W), mask_threshold(p));
     }
 };

@@ -1,6 +1,6 @@
-// The door to the kernels for training. Memory comes as addresses of contiguous arrays (0: none): a call has some thirty
-// of them, and arrays would cost more than a short sequence. src/recurra/kernels/cpu.py is the only caller, and answers
-// for the shapes.
+// The door to the kernels for training. Memory comes as addresses of contiguous arrays (0: none): a call has some
+// thirty of them, and arrays would cost more than a short sequence. src/recurra/kernels/cpu.py is the only caller, and
+// answers for the shapes.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -52,9 +52,9 @@ void forward(const Call& call, Address x, Address reset, Address h0, Address c0,
              Address hr, Address peephole, Address gain_ih, Address gain_hh, Address gain_c, Address bias_c) {
     recurra::Forward<F> f = run_of<F>(call, x, reset, h0, c0, y, cells, h_mask, saved);
     f.hn = at<F>(hn), f.cn = at<F>(cn);
-    const recurra::Weights<F> w{at<const F>(ih),      at<const F>(hh),     at<const F>(bias_ih),
-                                at<const F>(bias_hh), at<const F>(hr),     at<const F>(peephole),
-                                at<const F>(gain_ih), at<const F>(gain_hh), at<const F>(gain_c), at<const F>(bias_c)};
+    const recurra::Weights<F> w{at<const F>(ih),     at<const F>(hh),       at<const F>(bias_ih), at<const F>(bias_hh),
+                                at<const F>(hr),     at<const F>(peephole), at<const F>(gain_ih), at<const F>(gain_hh),
+                                at<const F>(gain_c), at<const F>(bias_c)};
     const recurra::Packed<F> packed(call.shape, w, {true, false, false});
     recurra::forward(packed.layer(), call.schedule, f);
 }
@@ -62,17 +62,18 @@ void forward(const Call& call, Address x, Address reset, Address h0, Address c0,
 template <class F>
 void backward(const Call& call, Address x, Address reset, Address h0, Address c0, Address y, Address h_mask,
               Address saved, Address ih, Address hh, Address bias_ih, Address bias_hh, Address hr, Address peephole,
-              Address gain_ih, Address gain_hh, Address gain_c, Address bias_c, Address dy, Address dcells, Address dhn, Address dcn,
-              Address dx, Address dh0, Address dc0, Address dih, Address dhh, Address dbias_ih, Address dbias_hh,
-              Address dhr, Address dpeephole, Address dgain_ih, Address dgain_hh, Address dgain_c, Address dbias_c) {
+              Address gain_ih, Address gain_hh, Address gain_c, Address bias_c, Address dy, Address dcells, Address dhn,
+              Address dcn, Address dx, Address dh0, Address dc0, Address dih, Address dhh, Address dbias_ih,
+              Address dbias_hh, Address dhr, Address dpeephole, Address dgain_ih, Address dgain_hh, Address dgain_c,
+              Address dbias_c) {
     recurra::Backward<F> b{};
     b.run = run_of<F>(call, x, reset, h0, c0, y, 0, h_mask, saved);
     b.dy = at<const F>(dy), b.dcells = at<const F>(dcells), b.dhn = at<const F>(dhn), b.dcn = at<const F>(dcn);
     b.dx = at<F>(dx), b.dh0 = at<F>(dh0), b.dc0 = at<F>(dc0);
-    const recurra::Weights<F> w{at<const F>(ih),      at<const F>(hh),     at<const F>(bias_ih),
-                                at<const F>(bias_hh), at<const F>(hr),     at<const F>(peephole),
-                                at<const F>(gain_ih), at<const F>(gain_hh), at<const F>(gain_c), at<const F>(bias_c)};
-    const recurra::Gradients<F> g{at<F>(dih), at<F>(dhh),       at<F>(dbias_ih), at<F>(dbias_hh), at<F>(dhr),
+    const recurra::Weights<F> w{at<const F>(ih),     at<const F>(hh),       at<const F>(bias_ih), at<const F>(bias_hh),
+                                at<const F>(hr),     at<const F>(peephole), at<const F>(gain_ih), at<const F>(gain_hh),
+                                at<const F>(gain_c), at<const F>(bias_c)};
+    const recurra::Gradients<F> g{at<F>(dih),       at<F>(dhh),      at<F>(dbias_ih), at<F>(dbias_hh), at<F>(dhr),
                                   at<F>(dpeephole), at<F>(dgain_ih), at<F>(dgain_hh), at<F>(dgain_c),  at<F>(dbias_c)};
     const recurra::Packed<F> packed(call.shape, w, {call.every > 0, true, dx != 0});
     recurra::backward(packed.layer(), call.schedule, b, g);
@@ -88,12 +89,9 @@ void bind_kernel(nb::module_& m) {
                bool peephole, bool norm, long rows, long steps, Address lengths, int threads, bool is_double) {
                 const recurra::Shape s{recurra::kind_of(cell), inputs, hidden, outputs, projected, peephole, norm};
                 const long width = is_double ? recurra::engine<double>().width : recurra::engine<float>().width;
-                new (self) Call{s,
-                                is_double,
-                                rows,
-                                steps,
-                                recurra::Schedule(s, width, is_double ? 8 : 4, rows, steps, at<const int64_t>(lengths),
-                                                  threads)};
+                new (self) Call{
+                    s, is_double, rows, steps,
+                    recurra::Schedule(s, width, is_double ? 8 : 4, rows, steps, at<const int64_t>(lengths), threads)};
             },
             "cell"_a, "inputs"_a, "hidden"_a, "outputs"_a, "projected"_a, "peephole"_a, "norm"_a, "rows"_a, "steps"_a,
             "lengths"_a, "threads"_a, "double"_a)
@@ -129,41 +127,43 @@ void bind_kernel(nb::module_& m) {
                Address hr, Address peephole, Address gain_ih, Address gain_hh, Address gain_c, Address bias_c) {
                 nb::gil_scoped_release free;
                 (c.is_double ? forward<double> : forward<float>)(c, x, reset, h0, c0, y, cells, hn, cn, h_mask, saved,
-                                                                 ih, hh, bias_ih, bias_hh, hr, peephole, gain_ih, gain_hh,
-                                                                 gain_c, bias_c);
+                                                                 ih, hh, bias_ih, bias_hh, hr, peephole, gain_ih,
+                                                                 gain_hh, gain_c, bias_c);
             },
             "x"_a, "reset"_a, "h0"_a, "c0"_a, "y"_a, "cells"_a, "hn"_a, "cn"_a, "h_mask"_a, "saved"_a, "weight_ih"_a,
-            "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "weight_hr"_a, "peephole"_a, "gain_ih"_a, "gain_hh"_a, "gain_c"_a, "bias_c"_a,
-            "Fills y, cells, hn, cn and saved; frames beyond a row's length are left alone.")
+            "weight_hh"_a, "bias_ih"_a, "bias_hh"_a, "weight_hr"_a, "peephole"_a, "gain_ih"_a, "gain_hh"_a, "gain_c"_a,
+            "bias_c"_a, "Fills y, cells, hn, cn and saved; frames beyond a row's length are left alone.")
         .def(
             "backward",
             [](const Call& c, Address x, Address reset, Address h0, Address c0, Address y, Address h_mask,
                Address saved, Address ih, Address hh, Address bias_ih, Address bias_hh, Address hr, Address peephole,
-               Address gain_ih, Address gain_hh, Address gain_c, Address bias_c, Address dy, Address dcells, Address dhn, Address dcn,
-               Address dx, Address dh0, Address dc0, Address dih, Address dhh, Address dbias_ih, Address dbias_hh,
-               Address dhr, Address dpeephole, Address dgain_ih, Address dgain_hh, Address dgain_c, Address dbias_c) {
+               Address gain_ih, Address gain_hh, Address gain_c, Address bias_c, Address dy, Address dcells,
+               Address dhn, Address dcn, Address dx, Address dh0, Address dc0, Address dih, Address dhh,
+               Address dbias_ih, Address dbias_hh, Address dhr, Address dpeephole, Address dgain_ih, Address dgain_hh,
+               Address dgain_c, Address dbias_c) {
                 nb::gil_scoped_release free;
-                (c.is_double ? backward<double> : backward<float>)(
-                    c, x, reset, h0, c0, y, h_mask, saved, ih, hh, bias_ih, bias_hh, hr, peephole, gain_ih, gain_hh, gain_c,
-                    bias_c, dy, dcells, dhn, dcn, dx, dh0, dc0, dih, dhh, dbias_ih, dbias_hh, dhr, dpeephole, dgain_ih, dgain_hh,
-                    dgain_c, dbias_c);
+                (c.is_double ? backward<double> : backward<float>)(c, x, reset, h0, c0, y, h_mask, saved, ih, hh,
+                                                                   bias_ih, bias_hh, hr, peephole, gain_ih, gain_hh,
+                                                                   gain_c, bias_c, dy, dcells, dhn, dcn, dx, dh0, dc0,
+                                                                   dih, dhh, dbias_ih, dbias_hh, dhr, dpeephole,
+                                                                   dgain_ih, dgain_hh, dgain_c, dbias_c);
             },
             "x"_a, "reset"_a, "h0"_a, "c0"_a, "y"_a, "h_mask"_a, "saved"_a, "weight_ih"_a, "weight_hh"_a, "bias_ih"_a,
-            "bias_hh"_a, "weight_hr"_a, "peephole"_a, "gain_ih"_a, "gain_hh"_a, "gain_c"_a, "bias_c"_a, "dy"_a, "dcells"_a,
-            "dhn"_a, "dcn"_a, "dx"_a, "dh0"_a, "dc0"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a, "dbias_hh"_a,
-            "dweight_hr"_a, "dpeephole"_a, "dgain_ih"_a, "dgain_hh"_a, "dgain_c"_a, "dbias_c"_a,
+            "bias_hh"_a, "weight_hr"_a, "peephole"_a, "gain_ih"_a, "gain_hh"_a, "gain_c"_a, "bias_c"_a, "dy"_a,
+            "dcells"_a, "dhn"_a, "dcn"_a, "dx"_a, "dh0"_a, "dc0"_a, "dweight_ih"_a, "dweight_hh"_a, "dbias_ih"_a,
+            "dbias_hh"_a, "dweight_hr"_a, "dpeephole"_a, "dgain_ih"_a, "dgain_hh"_a, "dgain_c"_a, "dbias_c"_a,
             "Gradients of `forward`: fills dx, dh0, dc0; ADDS to those of the weights.");
     m.def(
         "saved_memory",
         [](size_t numbers, bool is_double) {
-            void* memory = recurra::SavedMemory::take(std::max<size_t>(numbers, 1) * (is_double ? 8 : 4));
-            nb::capsule owner(memory, [](void* p) noexcept { recurra::SavedMemory::give_back(p); });
+            void* memory = recurra::ReusedMemory::take(std::max<size_t>(numbers, 1) * (is_double ? 8 : 4));
+            nb::capsule owner(memory, [](void* p) noexcept { recurra::ReusedMemory::give_back(p); });
             const nb::dlpack::dtype type = is_double ? nb::dtype<double>() : nb::dtype<float>();
             return nb::ndarray<nb::pytorch>(memory, {numbers}, owner, {1}, type);
         },
         "numbers"_a, "double"_a, "A torch tensor for `saved`, on memory that is used again.");
     m.def(
-        "release_saved_memory", [] { recurra::SavedMemory::release(); },
+        "release_saved_memory", [] { recurra::ReusedMemory::release(); },
         "Give the system back what saved_memory holds for the next training step.");
     m.def(
         "mask_apply",
@@ -171,9 +171,11 @@ void bind_kernel(nb::module_& m) {
            bool is_double) {
             nb::gil_scoped_release free;
             if (is_double)
-                recurra::engine<double>().mask(at<const double>(x), at<double>(y), steps, rows, units, p, uint64_t(seed), stream);
+                recurra::engine<double>().mask(at<const double>(x), at<double>(y), steps, rows, units, p,
+                                               uint64_t(seed), stream);
             else
-                recurra::engine<float>().mask(at<const float>(x), at<float>(y), steps, rows, units, p, uint64_t(seed), stream);
+                recurra::engine<float>().mask(at<const float>(x), at<float>(y), steps, rows, units, p, uint64_t(seed),
+                                              stream);
         },
         "x"_a, "y"_a, "steps"_a, "rows"_a, "units"_a, "p"_a, "seed"_a, "stream"_a, "double"_a,
         "y = x / (1 - p) where kernels/masks.py's mask of [steps, rows, units] keeps it, else 0.");

@@ -119,7 +119,7 @@ Blocks& blocks() {
 
 }  // namespace
 
-void* SavedMemory::take(size_t bytes) {
+void* ReusedMemory::take(size_t bytes) {
     Blocks& b = blocks();
     const std::lock_guard<std::mutex> guard(b.lock);
     const auto fit = b.unused.lower_bound(bytes);
@@ -136,7 +136,7 @@ void* SavedMemory::take(size_t bytes) {
     return memory;
 }
 
-void SavedMemory::give_back(void* memory) {
+void ReusedMemory::give_back(void* memory) {
     Blocks& b = blocks();
     const std::lock_guard<std::mutex> guard(b.lock);
     const auto at = b.used.find(memory);
@@ -149,7 +149,7 @@ void SavedMemory::give_back(void* memory) {
     }
 }
 
-void SavedMemory::release() {
+void ReusedMemory::release() {
     Blocks& b = blocks();
     const std::lock_guard<std::mutex> guard(b.lock);
     for (const auto& [size, memory] : b.unused) std::free(memory);
@@ -181,8 +181,8 @@ Packed<F>::Packed(const Shape& s, const Weights<F>& weights, Uses uses) {
     // A product reads a little ahead of its weights: one more block of them.
     long all = 64 * 4 * W;
     for (const Piece& piece : pieces) all += round_up(piece.size, 64 / long(sizeof(F)));
-    memory_.grow(all);
-    F* at = memory_.data();
+    memory_.reset(ReusedMemory::take(size_t(all) * sizeof(F)));
+    F* at = static_cast<F*>(memory_.get());
     for (const Piece& piece : pieces) {
         piece.at = piece.size ? at : nullptr;
         at += round_up(piece.size, 64 / long(sizeof(F)));
@@ -277,8 +277,8 @@ void over_parts(const Schedule& schedule, Need need, Work work) {
             work(schedule.parts()[i], Team{}, id, scratch<F>(need(schedule.parts()[i].rows, 1)));
     };
     run_on_threads(
-        schedule.threads(),
-        [](void* data, int id, int size) { (*static_cast<decltype(member)*>(data))(id, size); }, &member);
+        schedule.threads(), [](void* data, int id, int size) { (*static_cast<decltype(member)*>(data))(id, size); },
+        &member);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The engine of this machine, memory, and a call's division among threads. What bindings.cpp calls.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -33,9 +34,10 @@ class Buffer {
     long size_ = 0;
 };
 
-// Memory for what a training run saves: blocks that were given back serve again, so that not every step of a training has
-// the system clear new pages (a sixth of the time where they are many). At most 512 MB wait unused.
-class SavedMemory {
+// Memory for what a training run saves, and for packed weights: blocks that were given back serve again, so that not
+// every step of a training has the system clear new pages (a seventh of the time where they are many). At most 512 MB
+// wait unused.
+class ReusedMemory {
   public:
     static void* take(size_t bytes);  // aligned to 64 bytes
     static void give_back(void* memory);
@@ -60,12 +62,15 @@ class Packed {
     const Layer<F>& layer() const { return layer_; }
 
   private:
+    struct GiveBack {
+        void operator()(void* memory) const { ReusedMemory::give_back(memory); }
+    };
     Layer<F> layer_;
-    Buffer<F> memory_;
+    std::unique_ptr<void, GiveBack> memory_;
 };
 
-// How the rows of a call are divided. Many rows: parts of rows, shared out among the threads. Few rows or large weights:
-// one part, whose units the threads share. The same arguments always give the same division.
+// How the rows of a call are divided. Many rows: parts of rows, shared out among the threads. Few rows or large
+// weights: one part, whose units the threads share. The same arguments always give the same division.
 class Schedule {
   public:
     // lengths [rows], or null: all have `steps`.

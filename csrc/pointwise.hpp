@@ -48,8 +48,8 @@ RECURRA_INLINE Vec<F> gru_cell(Vec<F> (&s)[4], Vec<F> h) {
 // Gradients of the sums into ds, from the gradient dh of h' = o * t and dc of c'; t is tanh of c' (or of its norm), and
 // dt, the gradient that comes to c' through it, is in dc already where there is a norm. dc leaves as that of c.
 template <class F>
-RECURRA_INLINE void lstm_back(const Vec<F> (&gate)[4], Vec<F> (&ds)[4], Vec<F> c, Vec<F> t, Vec<F> dh,
-                              Vec<F>& dc, bool through_t, const F* peephole) {
+RECURRA_INLINE void lstm_back(const Vec<F> (&gate)[4], Vec<F> (&ds)[4], Vec<F> c, Vec<F> t, Vec<F> dh, Vec<F>& dc,
+                              bool through_t, const F* peephole) {
     constexpr int W = WIDTH<F>;
     const Vec<F> one = splat<F>(1), i = gate[0], f = gate[1], g = gate[2], o = gate[3];
     ds[3] = dh * t * o * (one - o);

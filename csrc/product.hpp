@@ -6,9 +6,9 @@
 
 namespace recurra::RECURRA_ISA {
 
-// Weights that stay in the L1 cache across row blocks: 64 x 4 vectors x 64 bytes = 16 KB. AMD's processors multiply half as
-// much in a cycle and get it from the L2 cache in time; there sums that never leave their registers are worth more
-// (Zen 4: 116 of 118 GF/s against 109).
+// Weights that stay in the L1 cache across row blocks: 64 x 4 vectors x 64 bytes = 16 KB. AMD's processors multiply
+// half as much in a cycle and get it from the L2 cache in time; there sums that never leave their registers are worth
+// more (Zen 4: 116 of 118 GF/s against 109).
 inline long k_block() {
 #if defined(__x86_64__)
     static const long block = __builtin_cpu_is("amd") ? 1024 : 64;
@@ -76,12 +76,11 @@ __attribute__((noinline)) void tile(const F* a, long lda, const F* w, long ldw, 
 }
 
 template <class F, int NV, int NP>
-RECURRA_INLINE void tile_of(long m, const Product<F>& p, long row, long k, long kk, const F* next,
-                            long next_step) {
+RECURRA_INLINE void tile_of(long m, const Product<F>& p, long row, long k, long kk, const F* next, long next_step) {
     const bool first = k == 0;
     const F* start = first ? p.start + row * p.ld_start : p.c + row * p.ldc;
     const long lds = first ? p.ld_start : p.ldc, panel = first ? p.start_panel : p.c_panel;
-#define RECURRA_TILE(M)                                                                                              \
+#define RECURRA_TILE(M)                                                                                               \
     return tile<F, M, NV, NP>(p.a + row * p.lda + k, p.lda, p.w + k * p.ldw, p.ldw, p.w_panel, kk, start, lds, panel, \
                               p.c + row * p.ldc, p.ldc, p.c_panel, next, next_step)
     if (m == 1) RECURRA_TILE(1);
@@ -120,15 +119,16 @@ void panels_of_rows(const Product<F>& p, long rows) {
     } while (k < p.K);
 }
 
-// Columns [first, last) of A @ W, in vectors; `first` a multiple of four. W is packed in groups of four vectors, the last
-// one of `vectors` smaller (see packed_at). C [rows][last - first vectors] = start + the product.
+// Columns [first, last) of A @ W, in vectors; `first` a multiple of four. W is packed in groups of four vectors, the
+// last one of `vectors` smaller (see packed_at). C [rows][last - first vectors] = start + the product.
 template <class F>
 void product_columns(const F* a, long lda, long K, const F* w, long first, long last, const F* start, long ld_start,
                      F* c, long ldc, long rows, long vectors, const F* ahead = nullptr, long ahead_row = 0) {
     constexpr int W = WIDTH<F>;
     for (long q = first; q < last; q += 4) {
         const long nv = vectors - q < 4 ? vectors - q : 4;
-        const Product<F> p{a, lda, w + q * W * K, nv * W, 0, K, start + (q - first) * W, ld_start, 0, c + (q - first) * W, ldc, 0, ahead, ahead_row};
+        const Product<F> p{a,        lda, w + q * W * K,       nv * W, 0, K,     start + (q - first) * W,
+                           ld_start, 0,   c + (q - first) * W, ldc,    0, ahead, ahead_row};
         if (nv == 1) panels_of_rows<F, 1, 1>(p, rows);
         if (nv == 2) panels_of_rows<F, 2, 1>(p, rows);
         if (nv == 3) panels_of_rows<F, 3, 1>(p, rows);

@@ -181,7 +181,7 @@ struct Exps {
 template <int N>
 RECURRA_INLINE Exps<float, N> exp_parts(const Vec<float> (&x)[N]) {
     constexpr float LOG2E = 1.44269504088896341f, MAGIC = 0x1.8p23f;
-    constexpr float C[6] = {0x1.62e43p-1f,  0x1.ebfbep-3f,  0x1.c6af6cp-5f,
+    constexpr float C[6] = {0x1.62e43p-1f,  0x1.ebfbep-3f,   0x1.c6af6cp-5f,
                             0x1.3b2a1cp-7f, 0x1.5f08aap-10f, 0x1.444014p-13f};
     using I = Simd<float>::I;
     Vec<float> t[N], f[N], p[N];
