@@ -57,7 +57,7 @@ long chunk_steps(const Layer<F>& l, long rows) {
 }
 
 constexpr double NORM_EPS = 1e-5;
-// Mean and 1 / deviation of the `n` numbers whose sum and sum of squares about `shift` are given.
+// Mean and 1 / deviation of the numbers of a row.
 struct Moments {
     double mean, scale;
 };
