@@ -3,10 +3,11 @@ recurra's C++ kernels: recurrent layers over time, forward and backward, and a p
 """
 
 from collections.abc import Sequence
-from typing import Annotated, overload
+from typing import Annotated
 
 import numpy
 from numpy.typing import NDArray
+import torch
 
 
 def isa() -> str:
@@ -14,25 +15,74 @@ def isa() -> str:
     The instruction set in use: 'avx512', 'avx2' or 'portable'. The environment variable RECURRA_ISA lowers it.
     """
 
-def saved_size(cell: str, rows: int, steps: int, hidden: int, double: bool) -> int:
-    """How many numbers `forward` must save for `backward`."""
-
-@overload
-def forward(cell: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], lengths: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, reset: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, h0: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], c0: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, weight_ih: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], weight_hh: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], bias_ih: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, bias_hh: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, y: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')], cs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')] | None, hn: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], cn: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')] | None, saved: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')] | None, threads: int) -> None: ...
-
-@overload
-def forward(cell: str, x: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], lengths: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, reset: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, h0: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], c0: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, weight_ih: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], weight_hh: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], bias_ih: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, bias_hh: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, y: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')], cs: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')] | None, hn: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], cn: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')] | None, saved: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')] | None, threads: int) -> None:
+class Call:
     """
-    One layer over time: fills y, cs, hn, cn and saved. Everything is time first and C-contiguous.
+    One layer and direction over one batch. Memory is passed as addresses; 0: none.
     """
 
-@overload
-def backward(cell: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], lengths: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, reset: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, h0: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], c0: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, weight_ih: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], weight_hh: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], y: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], cs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, saved: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], dy: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, dcs: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, dhn: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, dcn: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, dx: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu')] | None, dh0: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], dc0: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')] | None, dweight_ih: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], dweight_hh: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], dbias_ih: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], dbias_hh: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], threads: int) -> None: ...
+    def __init__(self, cell: str, inputs: int, hidden: int, outputs: int, projected: bool, peephole: bool, norm: bool, rows: int, steps: int, lengths: int, threads: int, double: bool) -> None: ...
 
-@overload
-def backward(cell: str, x: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], lengths: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None, reset: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, h0: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], c0: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, weight_ih: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], weight_hh: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)], y: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], cs: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, saved: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu', writable=False)], dy: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, dcs: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu', writable=False)] | None, dhn: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, dcn: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, dx: Annotated[NDArray[numpy.float64], dict(shape=(None, None, None), order='C', device='cpu')] | None, dh0: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], dc0: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')] | None, dweight_ih: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], dweight_hh: Annotated[NDArray[numpy.float64], dict(shape=(None, None), order='C', device='cpu')], dbias_ih: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')], dbias_hh: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')], threads: int) -> None:
+    def batch_sizes(self, sizes: int) -> None:
+        """x is packed: rows at each of the steps, int64."""
+
+    @property
+    def frames_step(self) -> int:
+        """Frames from one time to the next."""
+
+    @frames_step.setter
+    def frames_step(self, arg: int, /) -> None: ...
+
+    @property
+    def frames_row(self) -> int:
+        """Frames from one row to the next."""
+
+    @frames_row.setter
+    def frames_row(self, arg: int, /) -> None: ...
+
+    @property
+    def reverse(self) -> bool: ...
+
+    @reverse.setter
+    def reverse(self, arg: bool, /) -> None: ...
+
+    @property
+    def every(self) -> int:
+        """0: gates are saved; k: the cells before every k-th step."""
+
+    @every.setter
+    def every(self, arg: int, /) -> None: ...
+
+    def zoneout(self, h: float, c: float, training: bool, seed: int, stream: int) -> None: ...
+
+    def saved(self) -> int:
+        """How many numbers `forward` saves for `backward`."""
+
+    def forward(self, x: int, reset: int, h0: int, c0: int, y: int, cells: int, hn: int, cn: int, h_mask: int, saved: int, weight_ih: int, weight_hh: int, bias_ih: int, bias_hh: int, weight_hr: int, peephole: int, gain_ih: int, gain_hh: int, gain_c: int, bias_c: int) -> None:
+        """
+        Fills y, cells, hn, cn and saved; frames beyond a row's length are left alone.
+        """
+
+    def backward(self, x: int, reset: int, h0: int, c0: int, y: int, h_mask: int, saved: int, weight_ih: int, weight_hh: int, bias_ih: int, bias_hh: int, weight_hr: int, peephole: int, gain_ih: int, gain_hh: int, gain_c: int, bias_c: int, dy: int, dcells: int, dhn: int, dcn: int, dx: int, dh0: int, dc0: int, dweight_ih: int, dweight_hh: int, dbias_ih: int, dbias_hh: int, dweight_hr: int, dpeephole: int, dgain_ih: int, dgain_hh: int, dgain_c: int, dbias_c: int) -> None:
+        """
+        Gradients of `forward`: fills dx, dh0, dc0; ADDS to those of the weights.
+        """
+
+def saved_memory(numbers: int, double: bool) -> torch.Tensor:
+    """A torch tensor for `saved`, on memory that is used again."""
+
+def release_saved_memory() -> None:
     """
-    Gradients of `forward`: fills dx, dh0, dc0 and ADDS to the four of the weights.
+    Give the system back what saved_memory holds for the next training step.
+    """
+
+def mask_apply(x: int, y: int, steps: int, rows: int, units: int, p: float, seed: int, stream: int, double: bool) -> None:
+    """
+    y = x / (1 - p) where kernels/masks.py's mask of [steps, rows, units] keeps it, else 0.
+    """
+
+def use_host_pool(parallel: int, id: int, size: int) -> None:
+    """
+    Work on the threads of GCC's OpenMP: addresses of GOMP_parallel, omp_get_thread_num, omp_get_num_threads.
     """
 
 class Recursion:

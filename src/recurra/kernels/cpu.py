@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recurra.errors import UnsupportedError
 from recurra.kernels.request import WEIGHTS, Request
 
 try:
@@ -66,7 +65,8 @@ def forward(request: Request, keep: bool) -> Ran:
     cn = run["c0"].new_empty(run["c0"].shape) if lstm else None
     saved = _saved(call, x) if keep else None
     call.forward(
-        *_addresses(x, run["reset"], h0, run["c0"], y, cells, hn, cn, run["h_mask"], saved), *_addresses(*run["weights"])
+        *_addresses(x, run["reset"], h0, run["c0"], y, cells, hn, cn, run["h_mask"], saved),
+        *_addresses(*run["weights"]),
     )
     return Ran(y, (hn,) if cn is None else (hn, cn), cells, saved)
 
@@ -91,9 +91,12 @@ def backward(
     for name, weight in zip(WEIGHTS, run["weights"], strict=True):
         if weight is not None and name in wanted:
             given[name] = torch.zeros_like(weight)
-    incoming = [None if d is None else d.contiguous() for d in (d_outputs, d_cells, *d_state, *([] if lstm else [None]))]
+    incoming = [
+        None if d is None else d.contiguous() for d in (d_outputs, d_cells, *d_state, *([] if lstm else [None]))
+    ]
+    y = ran.outputs.contiguous()  # every tensor has a name, so that none is gone before its address is used
     call.backward(
-        *_addresses(x, run["reset"], h0, run["c0"], ran.outputs.contiguous(), run["h_mask"], ran.saved),
+        *_addresses(x, run["reset"], h0, run["c0"], y, run["h_mask"], ran.saved),
         *_addresses(*run["weights"]),
         *_addresses(*incoming),
         *_addresses(given.get("x"), given["h"], given.get("c")),
@@ -111,9 +114,9 @@ def _widths(request: Request) -> tuple[int, int]:
 def _call(request: Request) -> Any:
     cell, x = request.cell, request.x
     hidden, outputs = _widths(request)
-    packed = request.batch_sizes is not None
+    sizes = request.batch_sizes
     rows = request.rows
-    steps = len(request.batch_sizes) if request.batch_sizes is not None else x.shape[0]
+    steps = x.shape[0] if sizes is None else len(sizes)
     lengths = _lengths(request)
     call = _core.Call(
         cell.name,
@@ -131,8 +134,8 @@ def _call(request: Request) -> Any:
     )
     call.frames_row = 1
     call.frames_step = rows
-    if packed:
-        call.batch_sizes(request.batch_sizes.data_ptr())
+    if sizes is not None:
+        call.batch_sizes(sizes.data_ptr())
     call.reverse = request.reverse
     if request.checkpoint >= 0:
         call.every = request.checkpoint or max(4, FEW_STEPS // max(rows, 1))

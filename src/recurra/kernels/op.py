@@ -71,9 +71,10 @@ def _op(*flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     request = _request(flat[:-1])
     ran = cpu.forward(request, keep)
     none = request.x.new_empty
-    c = ran.state[1] if len(ran.state) > 1 else none(0)
+    h, *others = ran.state
+    c = others[0] if others else none(0)
     cells = none(0) if ran.cells is None else ran.cells if request.states else ran.cells.reshape(-1)
-    return ran.outputs, ran.state[0], c, cells, none(0) if ran.saved is None else ran.saved
+    return ran.outputs, h, c, cells, none(0) if ran.saved is None else ran.saved
 
 
 @_op.register_fake
