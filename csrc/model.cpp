@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <map>
 #include <mutex>
 #include <new>
@@ -271,14 +272,22 @@ template <class F, class Need, class Work>
 void over_parts(const Schedule& schedule, Need need, Work work) {
     Barrier barrier;
     F* shared = schedule.one_team() ? scratch<F>(need(schedule.parts()[0].rows, schedule.threads())) : nullptr;
+    std::exception_ptr failed;  // no exception may pass through the pool
+    std::mutex lock;
     auto member = [&](int id, int size) {
-        if (shared) return work(schedule.parts()[0], Team{id, size, &barrier}, id, shared);
-        for (size_t i = size_t(id); i < schedule.parts().size(); i += size_t(size))
-            work(schedule.parts()[i], Team{}, id, scratch<F>(need(schedule.parts()[i].rows, 1)));
+        try {
+            if (shared) return work(schedule.parts()[0], Team{id, size, &barrier}, id, shared);
+            for (size_t i = size_t(id); i < schedule.parts().size(); i += size_t(size))
+                work(schedule.parts()[i], Team{}, id, scratch<F>(need(schedule.parts()[i].rows, 1)));
+        } catch (...) {
+            const std::lock_guard<std::mutex> guard(lock);
+            failed = std::current_exception();
+        }
     };
     run_on_threads(
         schedule.threads(), [](void* data, int id, int size) { (*static_cast<decltype(member)*>(data))(id, size); },
         &member);
+    if (failed) std::rethrow_exception(failed);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "bound.hpp"
+#include "model.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -29,14 +30,6 @@ constexpr double WORTH_RELEASING = 5e5;
 
 void need(bool ok, const char* rule) {
     if (!ok) throw std::invalid_argument(rule);
-}
-
-Kind kind_of(const std::string& name) {
-    if (name == "rnn_tanh") return Kind::rnn_tanh;
-    if (name == "rnn_relu") return Kind::rnn_relu;
-    if (name == "lstm") return Kind::lstm;
-    if (name == "gru") return Kind::gru;
-    throw std::invalid_argument("a cell is 'rnn_tanh', 'rnn_relu', 'lstm' or 'gru', not '" + name + "'");
 }
 
 Format format_of(const std::string& name) {
@@ -62,7 +55,7 @@ void bind_step(nb::module_& m) {
             "__init__",
             [](BoundArrays* self, const std::string& cell, const std::string& weights, Array<const float, 2> x,
                Array<float, 3> h, Maybe<float, 3> c) {
-                const Kind kind = kind_of(cell);
+                const Kind kind = recurra::kind_of(cell);
                 const size_t rows = x.shape(0);
                 need(rows >= 1 && x.shape(1) >= 1, "x must be [rows, inputs], both at least 1");
                 need(h.shape(0) >= 1 && h.shape(1) == rows && h.shape(2) >= 1, "h must be [layers, rows, hidden]");
