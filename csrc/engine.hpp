@@ -1,5 +1,5 @@
 // What one instruction set's engine can do. The same source (engine.cpp) is compiled once per instruction set;
-// dispatch.cpp picks. Everything here is raw pointers in the caller's memory: no Python, no torch, no allocation.
+// model.cpp picks. Everything here is raw pointers in the caller's memory: no Python, no torch, no allocation.
 #pragma once
 #include <cstdint>
 

@@ -430,7 +430,8 @@ class Run {
     }
 
     Vec<F> zoned(double p, uint32_t kind, long s, long i, long panel, Vec<F> old, Vec<F> next) const {
-        const Vec<F> k = zone_share(p, kind, s, i, panel);
+        const Vec<F> k = zone_share(p, kind, s, i, panel), none{};
+        if (f.zone.training) return k > none ? old : next;  // no product: 0 * NaN is NaN
         return fma(k, old, (splat<F>(1) - k) * next);
     }
 

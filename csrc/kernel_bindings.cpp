@@ -5,6 +5,9 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <stdexcept>
+#include <string>
+
 #include "model.hpp"
 
 namespace nb = nanobind;
@@ -87,6 +90,12 @@ void bind_kernel(nb::module_& m) {
             "__init__",
             [](Call* self, const std::string& cell, long inputs, long hidden, long outputs, bool projected,
                bool peephole, bool norm, long rows, long steps, Address lengths, int threads, bool is_double) {
+                for (long r = 0; lengths && r < rows; r++) {
+                    const int64_t n = at<const int64_t>(lengths)[r];
+                    if (n < 0 || n > steps)
+                        throw std::invalid_argument("lengths must be between 0 and " + std::to_string(steps) +
+                                                    ", not " + std::to_string(n));
+                }
                 const recurra::Shape s{recurra::kind_of(cell), inputs, hidden, outputs, projected, peephole, norm};
                 const long width = is_double ? recurra::engine<double>().width : recurra::engine<float>().width;
                 new (self) Call{

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from recurra.errors import DataError
 from recurra.kernels.request import WEIGHTS, Request
 
 try:
@@ -80,6 +81,8 @@ def backward(
     wanted: frozenset[str],
 ) -> dict[str, Tensor]:
     """Gradients by name (x, h, c and the weights, of which those in `wanted`), from those of what `forward` gave; None is zero."""
+    if ran.saved is None or (request.checkpoint < 0 and not ran.saved.numel()):  # e.g. exported without gradients
+        ran = forward(request, True)
     call, run = _call(request), _arrays(request)
     x, h0 = run["x"], run["h0"]
     lstm = request.cell.name == "lstm"
@@ -114,7 +117,7 @@ def _widths(request: Request) -> tuple[int, int]:
 def _call(request: Request) -> Any:
     cell, x = request.cell, request.x
     hidden, outputs = _widths(request)
-    sizes = request.batch_sizes
+    sizes = None if request.batch_sizes is None else _checked_sizes(request.batch_sizes, x)
     rows = request.rows
     steps = x.shape[0] if sizes is None else len(sizes)
     lengths = _lengths(request)
@@ -138,11 +141,21 @@ def _call(request: Request) -> Any:
         call.batch_sizes(sizes.data_ptr())
     call.reverse = request.reverse
     if request.checkpoint >= 0:
-        call.every = request.checkpoint or max(4, FEW_STEPS // max(rows, 1))
+        call.every = min(request.checkpoint or max(4, FEW_STEPS // max(rows, 1)), max(steps, 1))
     if request.zoneout_h or request.zoneout_c:
         seed = 0 if request.seed is None else int(request.seed)
         call.zoneout(request.zoneout_h, request.zoneout_c, request.training, seed, request.stream)
     return call
+
+
+def _checked_sizes(sizes: Tensor, x: Tensor) -> Tensor:
+    sizes = sizes.to("cpu", torch.int64).contiguous()
+    falling = sizes.dim() == 1 and bool((sizes[1:] <= sizes[:-1]).all()) and (not len(sizes) or int(sizes[-1]) > 0)
+    if not falling or int(sizes.sum()) != x.shape[0]:
+        raise DataError(
+            f"batch_sizes must fall, be at least 1 and sum to the {x.shape[0]} frames, not {sizes.tolist()[:8]}"
+        )
+    return sizes
 
 
 def _lengths(request: Request) -> Tensor | None:
@@ -182,7 +195,7 @@ def _saved(call: Any, x: Tensor) -> Tensor:
 
 
 def _plain(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().contiguous()
+    return None if tensor is None else tensor.detach().resolve_neg().contiguous()
 
 
 def _addresses(*tensors: Tensor | None) -> list[int]:
@@ -193,12 +206,16 @@ def _share_threads() -> None:
     """Let the core work on torch's own pool of threads, so that no two pools fight for the cores."""
     if _core is None or not sys.platform.startswith("linux"):
         return
-    with open("/proc/self/maps") as maps:
-        paths = {line.split()[-1] for line in maps if "libgomp" in line}
-    if len(paths) == 1:
-        pool = ctypes.CDLL(paths.pop())
-        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
-        _core.use_host_pool(*(ctypes.cast(getattr(pool, name), ctypes.c_void_p).value for name in names))
+    try:
+        with open("/proc/self/maps") as maps:
+            paths = {line.split(maxsplit=5)[-1].rstrip("\n") for line in maps if "libgomp" in line}
+        ours = [path for path in paths if "/torch/" in path] or list(paths)
+        if len(ours) == 1:
+            pool = ctypes.CDLL(ours[0])
+            names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+            _core.use_host_pool(*(ctypes.cast(getattr(pool, name), ctypes.c_void_p).value for name in names))
+    except (OSError, AttributeError):
+        return  # the core starts threads of its own, for calls that are worth it
 
 
 _share_threads()

@@ -22,7 +22,7 @@ def run(request: Request) -> Scan:
     """A request that `refuses` takes."""
     if traced(request.x) or (transformed() and only_mapped(_shared(request))):
         return _scan(request, *op.run(request))
-    if transformed() or forward_mode():
+    if transformed() or forward_mode() or torch._C._get_tracing_state() is not None:  # torch.jit.trace
         return loop.run(request)._replace(kernel=NAME)
     named = request.named
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in named.values()):
@@ -61,6 +61,9 @@ class _Scan(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.names = names
         ctx.request = _with(request, None, None)  # x and state go where torch can free them and check their version
+        for name in ("lengths", "reset", "batch_sizes"):  # a caller may use their memory again before backward
+            if ctx.request.__dict__[name] is not None:
+                ctx.request.__dict__[name] = ctx.request.__dict__[name].clone()
         ctx.save_for_backward(*tensors, ran.outputs, *ran.state, ran.cells, ran.saved)
         return ran.outputs, *ran.state, ran.cells if request.states else None
 

@@ -68,6 +68,8 @@ class Recurrent(torch.nn.RNNBase):
             default = getattr(type(self), name)
             if isinstance(default, float):
                 value = probability(name, value)
+            elif isinstance(default, bool) and not isinstance(value, bool):
+                raise RecipeError(f"{name} must be True or False, not {value!r}")
             if value != default:
                 setattr(self, name, value)
         if self.coupled and self.layer_norm:

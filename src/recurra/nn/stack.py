@@ -34,6 +34,10 @@ def run_layers(layer: Any, input: Any, hx: State | None, lengths: Any, reset: Te
     if lengths is not None:
         lengths = torch.as_tensor(lengths, device=x.device)
         lengths = lengths if batched or lengths.dim() else lengths.unsqueeze(0)
+    if reset is not None:
+        reset = torch.as_tensor(reset, device=x.device)
+        if reset.is_floating_point():
+            raise DataError(f"reset must be [B, T] of True and False, not {reset.dtype}")
     if reset is not None and not batched and reset.dim() == 1:
         reset = reset.unsqueeze(0)
     check_ragged(x.shape[0], x.shape[1], lengths, reset)
