@@ -12,11 +12,13 @@ pytestmark = needs_core
 SHAPES = [(9, 40, 30, 64, False), (7, 3, 20, 300, False), (30, 25, 16, 96, True)]
 
 
-def run(layer, x, hx, lengths, threads):
+def run(layer, x, hx, lengths, threads, reset=None):
+    torch.manual_seed(3)  # of the masks
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        output, state = layer(x, hx, lengths=lengths)
+        output, state = layer(x, hx, lengths=lengths, reset=reset)
+        state = state if isinstance(state, tuple) else (state,)
         (output.square().sum() + state[0].sum()).backward()
     finally:
         torch.set_num_threads(before)
@@ -44,3 +46,25 @@ def test_outputs_have_the_same_bits_and_gradients_repeat(shape, dtype):
         scale = max(grad.abs().max() for grad in one_grads)
         limit = 1e-5 if dtype == torch.float32 else 1e-13
         assert all((a - b).abs().max() <= limit * scale for a, b in zip(grads, one_grads, strict=True))
+
+
+OPTIONS = [
+    {},
+    {"recurrent_dropout": 0.3, "zoneout_h": 0.2},
+    {"checkpoint": "every 3"},
+    {"checkpoint": "gates", "zoneout_h": 0.2, "bidirectional": True},
+]
+
+
+@pytest.mark.parametrize("with_reset", [False, True], ids=["", "reset"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN], ids=lambda kind: kind.__name__)
+def test_threads_that_share_the_units_of_a_few_rows(kind, options, with_reset):
+    torch.manual_seed(0)
+    layer = kind(60, 300, dtype=torch.float64, kernel="cpu", **options)
+    x, reset = torch.randn(8, 5, 60, dtype=torch.float64), torch.rand(5, 8) < 0.3 if with_reset else None
+    one, one_grads = run(layer, x, None, None, 1, reset)
+    two, two_grads = run(layer, x, None, None, 2, reset)
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    scale = max(grad.abs().max() for grad in one_grads)
+    assert all((a - b).abs().max() <= 1e-13 * scale for a, b in zip(two_grads, one_grads, strict=True))
