@@ -37,7 +37,8 @@ def run_layers(layer: Any, input: Any, hx: State | None, lengths: Any, reset: Te
     if reset is not None:
         reset = torch.as_tensor(reset, device=x.device)
         if reset.is_floating_point():
-            raise DataError(f"reset must be [B, T] of True and False, not {reset.dtype}")
+            want = [x.shape[1], x.shape[0]]
+            raise DataError(f"reset must be {want} of True and False, not {list(reset.shape)} {reset.dtype}")
     if reset is not None and not batched and reset.dim() == 1:
         reset = reset.unsqueeze(0)
     check_ragged(x.shape[0], x.shape[1], lengths, reset)
