@@ -38,8 +38,8 @@ RUNTIME = 1e-6
 PLAIN = 6e-7
 
 # a bound step against its float32 self over a stream of 2,000 frames (lstm, gru, rnn; H 64 to 256, torch's initial weights).
-# Measured, as error() does, over 1 + the largest value: bfloat16 4.3e-4 (lstm), 6.1e-4 (gru), 1.2e-3 (rnn); int8 1.7e-3, 1.3e-3, 4.6e-3. As large in the last 1,000 frames as
-# in the first: the gates forget it
+# Measured, as error() does, over 1 + the largest value: bfloat16 4.3e-4 (lstm), 6.1e-4 (gru), 1.2e-3 (rnn); int8 1.7e-3, 1.3e-3,
+# 4.6e-3. As large in the last 1,000 frames as in the first: the gates forget it
 BOUND = {"bfloat16": 3e-3, "int8": 1e-2}
 
 # a forecaster's raw head output, the runtime against torch in eval mode, both float32. Measured 1.8e-7 (3 layers of 7, 40 steps)
