@@ -119,7 +119,7 @@ def network(kind: Kind, frame: pl.DataFrame, *, seed: int = 0) -> Forecaster:
         seasons=config.seasons,
         calendar=config.calendar,
     )
-    task = Forecaster(config, Core(cell=kind.cell, hidden=kind.hidden, layers=kind.layers), codec)  # type: ignore[arg-type]
+    task = Forecaster(config, Core(cell=kind.cell, hidden=kind.hidden, layers=kind.layers, dropout=0.1), codec)  # type: ignore[arg-type]
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in task.parameters():
@@ -140,7 +140,7 @@ def manifest(task: Forecaster) -> dict[str, Any]:
 
 def player(task: Forecaster, digest: str = "d" * 64) -> ForecastModel:
     """The runtime's model of a network, by way of JSON, as from a file."""
-    return runtime.make("forecast", json.loads(json.dumps(manifest(task))), task.export().weights, digest)
+    return runtime.make("forecast", json.loads(json.dumps(manifest(task))), task.export().weights, digest, {})
 
 
 def save(path: Path, task: Forecaster) -> Path:

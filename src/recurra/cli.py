@@ -17,7 +17,9 @@ from recurra.errors import RecipeError, RecurraError, UnsupportedError
 
 INTERRUPTED = 130  # exit code of a command that was stopped
 Model = Annotated[Path, typer.Argument(help="model folder")]
-Data = Annotated[Path, typer.Argument(help="CSV, Parquet or JSON Lines file")]
+Data = Annotated[
+    Path, typer.Argument(help="CSV, Parquet or JSON Lines file; for text tasks also text files or CoNLL columns")
+]
 Misuse: Any = typer.BadParameter.__bases__[0]  # UsageError, of click or of typer's own copy of it
 
 
@@ -78,15 +80,18 @@ def evaluate(
     model: Model,
     data: Data,
     origins: Annotated[
-        str, typer.Option(help="last: the last horizon of each series; all: every origin, in one pass")
+        str, typer.Option(help="forecast: last: the last horizon of each series; all: every origin, in one pass")
     ] = "last",
-    season: Annotated[int | None, typer.Option(help="m of MASE and of the seasonal naive; default: M4's")] = None,
+    season: Annotated[
+        int | None, typer.Option(help="forecast: m of MASE and of the seasonal naive; default: M4's")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Score a model on a table, beside the naive floors."""
+    """Score a model on a table or text, beside the naive floors."""
     from recurra.runtime.model import load
 
-    scores = load(model, "forecast").evaluate(data, origins=origins, season=season)
+    player = load(model)
+    scores = player.evaluate(data, origins=origins, season=season) if _forecasts(player) else player.evaluate(data)
     if json_output:
         print(json.dumps(scores.to_json()))
         return
@@ -103,16 +108,17 @@ def predict(
     data: Data,
     out: Annotated[Path, typer.Option(help="file to write: .csv, .parquet or .jsonl")],
     horizon: Annotated[
-        int | None, typer.Option(help="steps ahead; beyond the trained horizon by sampled trajectories")
+        int | None, typer.Option(help="forecast: steps ahead; beyond the trained horizon by sampled trajectories")
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the trajectories")] = 0,
 ) -> None:
-    """Forecast every series of a table from its last observation."""
+    """Forecast every series of a table from its last observation; classify or tag every text."""
     from recurra.runtime.model import load
     from recurra.tablefile import ending_of, write
 
     ending_of(out)
-    frame = load(model, "forecast").predict(data, horizon, seed=seed)
+    player = load(model)
+    frame = player.predict(data, horizon, seed=seed) if _forecasts(player) else player.predict(data)
     write(frame, out)
     print(f"{len(frame)} rows -> {out}", file=sys.stderr)
 
@@ -121,13 +127,17 @@ def predict(
 def stream(
     model: Model,
     state: Annotated[
-        Path, typer.Option(help="state file: read where it exists, written at the end and every --save-every lines")
-    ],
+        Path | None,
+        typer.Option(
+            help="forecast: state file, read where it exists, written at the end and every --save-every lines"
+        ),
+    ] = None,
     source: Annotated[Path | None, typer.Option("--input", help="file to read; default: standard input")] = None,
     history: Annotated[Path | None, typer.Option(help="table that new streams start from, instead of cold")] = None,
     save_every: Annotated[int, typer.Option(help="lines between two writes of the state file", min=1)] = 1000,
 ) -> None:
-    """One observation a line in (JSON Lines, or CSV with a header), one forecast a line out, in the same format.
+    """One observation a line in (JSON Lines, or CSV with a header), one forecast a line out, in the same format; text in,
+    a verdict or tag a word out.
 
     A refused line (out of order, repeated, broken) is named on standard error and changes nothing; the exit code is then 2.
     """
@@ -135,7 +145,12 @@ def stream(
     from recurra.runtime.live import Live
     from recurra.runtime.model import load
 
-    player = load(model, "forecast")
+    player = load(model)
+    if not _forecasts(player):
+        with _lines(source) as given:
+            raise SystemExit(2 if player.lines(given, sys.stdout) else 0)
+    if state is None:
+        raise RecipeError("a stream of forecasts needs --state FILE, to go on where it stopped")
     if state.is_dir():
         raise RecipeError(f"--state {state} is a folder: give the path of a file")
     if state.exists():
@@ -153,12 +168,20 @@ def stream(
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    with _lines(source) as given:
+        raise SystemExit(2 if serve(live, given, sys.stdout, state, save_every) else 0)
+
+
+def _forecasts(player: Any) -> bool:
+    return player.manifest["task"] == "forecast"
+
+
+def _lines(source: Path | None) -> Any:
+    """The lines of a file, or of standard input."""
     try:
-        lines = nullcontext(sys.stdin) if source is None else source.open(encoding="utf-8")
+        return nullcontext(sys.stdin) if source is None else source.open(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"--input {source}: {(error.strerror or 'no such file').lower()}") from None
-    with lines as given:
-        raise SystemExit(2 if serve(live, given, sys.stdout, state, save_every) else 0)
 
 
 @app.command()
@@ -173,7 +196,8 @@ def info(model: Model, json_output: Annotated[bool, typer.Option("--json", help=
         return
     for name, value in facts.items():
         if name == "scores" and isinstance(value, dict):
-            print(f"{'scores':<12} {value['part']} part, mean over {value['series']} series")
+            over = f"mean over {value['series']} series" if "series" in value else value["caption"]
+            print(f"{'scores':<12} {value['part']} part, {over}")
             for row, found in value["rows"].items():
                 print(f"{'':<12} {row:<15} " + "  ".join(f"{k} {v:.4g}" for k, v in found.items() if v is not None))
         else:
@@ -250,6 +274,10 @@ def _control() -> list[inspect.Parameter]:
             annotation=bool,
         ),
         inspect.Parameter(
+            "devices", keyword, default=typer.Option(1, "--devices", help="devices a machine"), annotation=int
+        ),
+        inspect.Parameter("nodes", keyword, default=typer.Option(1, "--nodes", help="machines"), annotation=int),
+        inspect.Parameter(
             "report", keyword, default=typer.Option(None, help="HTML report to write"), annotation=Path | None
         ),
     ]
@@ -287,12 +315,15 @@ def _train_recipe(
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the last checkpoint of an interrupted run")
     ] = False,
+    devices: Annotated[int, typer.Option(help="devices a machine")] = 1,
+    nodes: Annotated[int, typer.Option(help="machines")] = 1,
     report: Annotated[Path | None, typer.Option(help="HTML report to write")] = None,
 ) -> None:
     """Train the recipe of a TOML file."""
     from recurra.training.recipe import from_toml
 
-    _run(from_toml(file), {"out": out, "overwrite": overwrite, "resume": resume, "report": report})
+    control = {"overwrite": overwrite, "resume": resume, "devices": devices, "nodes": nodes}
+    _run(from_toml(file), {"out": out, "report": report, **control})
 
 
 def _run(chosen: Any, given: dict[str, Any]) -> None:
@@ -309,6 +340,8 @@ def _run(chosen: Any, given: dict[str, Any]) -> None:
         out=given["out"],
         overwrite=given["overwrite"],
         resume=given["resume"],
+        devices=given["devices"],
+        nodes=given["nodes"],
         progress=sys.stderr.isatty() or sys.stdout.isatty(),
     )
     if model is None:  # another process of a distributed run writes

@@ -27,8 +27,14 @@ def config(cls: type[T]) -> type[T]:
 
     @wraps(init)
     def checked(self: object, *args: Any, **options: Any) -> None:
+        # None for a field whose default is None: the default, also where the field's type has no None (tasks/task.py, OWN)
+        given = {
+            k: v
+            for k, v in options.items()
+            if v is not None or k not in fields(made) or fields(made)[k].default is not None
+        }
         try:
-            init(self, *args, **options)
+            init(self, *args, **given)
         except ValidationError as error:
             raise RecipeError(explain(error, made)) from None
 

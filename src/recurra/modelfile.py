@@ -6,7 +6,7 @@ is refused.
     metrics.json, README.md, ...   whatever `write` was given
 
 Two digests: `digest` in model.json is the SHA-256 of its own canonical content, so that an edit shows;
-`ModelFile.digest` covers only what decides the outputs (task, codec, layers, weights), so that a state stays bound to
+`ModelFile.digest` covers only what decides the outputs (task, codec, layers, weights, the task's own files), so that a state stays bound to
 its model when the README is corrected.
 """
 
@@ -32,7 +32,9 @@ FORMAT = 1  # raise it when an older recurra could not read the new folder; keep
 MANIFEST, WEIGHTS = "model.json", "weights.safetensors"
 OUTPUTS = ("task", "codec", "layers")  # the parts of the manifest that, with the weights, decide the outputs
 REQUIRED = ("format", "task", "created", "library", "codec", "layers", "config", "data", "files", "digest")
+METRICS = "metrics.json"
 README = "README.md"  # for people: may be corrected by hand, so it is listed without a hash
+PARTS = (WEIGHTS, METRICS, README)  # the files that every model may have; the others are the task's own
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def write(
         _place(path, blobs, overwrite)
     except OSError as error:
         raise ModelFileError(f"the model can't be written to {path}: {error.strerror}: choose another path") from error
-    return ModelFile(path, whole, arrays, _output_digest(whole, whole["files"][WEIGHTS]))
+    return ModelFile(path, whole, arrays, _output_digest(whole))
 
 
 def read(path: str | os.PathLike[str], task: str | None = None) -> ModelFile:
@@ -140,7 +142,7 @@ def read(path: str | os.PathLike[str], task: str | None = None) -> ModelFile:
         weights = load(blob)
     except (SafetensorError, KeyError, ValueError) as error:  # pragma: no cover: the hash has passed
         raise ModelFileError(f"{path / WEIGHTS} is broken ({error}): copy the folder again") from None
-    return ModelFile(path, manifest, weights, _output_digest(manifest, manifest["files"][WEIGHTS]))
+    return ModelFile(path, manifest, weights, _output_digest(manifest))
 
 
 def info(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -197,8 +199,10 @@ def _manifest_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical({k: v for k, v in manifest.items() if k != "digest"})).hexdigest()
 
 
-def _output_digest(manifest: Mapping[str, Any], weights: str) -> str:
-    return hashlib.sha256(_canonical([weights, *(manifest[key] for key in OUTPUTS)])).hexdigest()
+def _output_digest(manifest: Mapping[str, Any]) -> str:
+    files = {name: found for name, found in manifest["files"].items() if name not in PARTS}
+    parts = [manifest["files"][WEIGHTS], *(manifest[key] for key in OUTPUTS), *([files] if files else [])]
+    return hashlib.sha256(_canonical(parts)).hexdigest()
 
 
 def _file(path: Path, name: str, hashes: Mapping[str, str | None]) -> bytes:

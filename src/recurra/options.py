@@ -9,6 +9,7 @@ import typer
 
 from recurra.config import fields
 from recurra.errors import RecipeError
+from recurra.training.recipe import default as default_of
 from recurra.training.recipe import parts
 
 
@@ -48,7 +49,7 @@ def options(task: str) -> Iterator[tuple[str, str, inspect.Parameter]]:
                 default = ...
             else:
                 default = field.default if kind is bool else None
-                note += f" (default: {_shown(field.default)})"
+                note += f" (default: {_shown(default_of(task, part, name))})"
                 kind = kind if kind is bool or type(None) in get_args(kind) else kind | None
             panel = {"task": f"Task: {cls.__name__}", "data": "Data", "core": "Core", "fit": "Fit"}[part]
             option = typer.Option(

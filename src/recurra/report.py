@@ -15,6 +15,7 @@ from recurra import metrics, modelfile
 from recurra.page import Drawn, Evidence, render, score_caption, score_rows, score_titles, step_words
 from recurra.runtime.forecast import ForecastModel, m4_season
 from recurra.runtime.prediction import Backtest
+from recurra.runtime.scored import Scored
 from recurra.runtime.scores import Scores, floors, score
 
 if TYPE_CHECKING:
@@ -22,21 +23,25 @@ if TYPE_CHECKING:
 
     from recurra.panel import Panel
 
-METRICS = "metrics.json"
 PLOTTED = 12  # series drawn
 SAMPLED = 200  # series at most behind the scores and curves of a report
 
 
-def score_table(scores: Scores) -> "Table":
+def score_table(scores: Scores | Scored) -> "Table":
     """The model's scores with the floors below, as a table for the terminal."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, caption=score_caption(scores), caption_justify="left")
+    if isinstance(scores, Scored):
+        caption, titles = scores.caption, scores.titles
+        rows = [(name, scores.cells(name)) for name in scores.rows]
+    else:
+        caption, titles, rows = score_caption(scores), score_titles(scores), list(score_rows(scores))
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     table.add_column("")
-    for title in score_titles(scores):
+    for title in titles:
         table.add_column(title, justify="right")
-    for name, cells in score_rows(scores):
+    for name, cells in rows:
         table.add_row(name, *cells, style="bold" if name == "model" else None)
     return table
 
@@ -54,13 +59,33 @@ def stored_scores(path: str | os.PathLike[str]) -> "Table | None":
     return table
 
 
-def describe(path: str | os.PathLike[str], model: ForecastModel) -> dict[str, Any]:
+def describe(path: str | os.PathLike[str], model: Any) -> dict[str, Any]:
     """What the model in the folder `path` is, as JSON-able data: the facts of `recurra info`. Raises ModelFileError."""
-    manifest, codec = model.manifest, model.codec
-    columns, core = codec.columns, manifest["config"]["core"]
-    training = manifest.get("training", {})
+    manifest = model.manifest
+    core, training = manifest["config"]["core"], manifest.get("training", {})
     return {
         "task": manifest["task"],
+        **(_forecaster(model) if isinstance(model, ForecastModel) else model.facts()),
+        "cell": core["cell"],
+        "layers": core["layers"],
+        "hidden": core["hidden"],
+        "parameters": training.get("parameters"),
+        "trained on": {k: v for k, v in training.items() if k != "parameters"},
+        "format": manifest["format"],
+        "library": manifest["library"],
+        "created": manifest["created"],
+        "data digest": manifest["data"],
+        "digest": model.digest,
+        "bytes": sum(file.stat().st_size for file in Path(path).iterdir() if file.is_file()),
+        "state bytes": model.start().nbytes if model.streams else None,
+        "scores": _stored(path),
+    }
+
+
+def _forecaster(model: ForecastModel) -> dict[str, Any]:
+    codec = model.codec
+    columns = codec.columns
+    return {
         "horizon": codec.horizon,
         "output": codec.output,
         "quantiles": list(model.levels),
@@ -74,19 +99,6 @@ def describe(path: str | os.PathLike[str], model: ForecastModel) -> dict[str, An
         "time step": step_words(codec.step),
         "seasons": list(codec.scaling.seasons),
         "scaling": f"{codec.scaling.kind}, {codec.scaling.transform}",
-        "cell": core["cell"],
-        "layers": core["layers"],
-        "hidden": core["hidden"],
-        "parameters": training.get("parameters"),
-        "trained on": {key: training.get(key) for key in ("series", "rows", "seconds", "epochs")},
-        "format": manifest["format"],
-        "library": manifest["library"],
-        "created": manifest["created"],
-        "data digest": manifest["data"],
-        "digest": model.digest,
-        "bytes": sum(file.stat().st_size for file in Path(path).iterdir() if file.is_file()),
-        "state bytes": model.start().nbytes,
-        "scores": _stored(path),
     }
 
 
@@ -155,11 +167,13 @@ def _mean_rows(values: np.ndarray) -> np.ndarray:
 
 def _stored(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     file = modelfile.read(path)
-    return json.loads(file.read_text(METRICS)) if METRICS in file.manifest["files"] else None
+    return json.loads(file.read_text(modelfile.METRICS)) if modelfile.METRICS in file.manifest["files"] else None
 
 
-def _scores(found: dict[str, Any]) -> Scores:
+def _scores(found: dict[str, Any]) -> Scores | Scored:
     """Scores from the JSON that they were written as."""
+    if "caption" in found:
+        return Scored.from_json(found)
     nan = float("nan")
     rows = {
         name: {key: nan if v is None else float(v) for key, v in row.items()} for name, row in found["rows"].items()

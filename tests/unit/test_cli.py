@@ -13,7 +13,7 @@ import forecasters
 from forecasters import Kind, command, same
 from recurra import Core, Fit, Forecast, Series, load, modelfile, table, train
 from recurra.config import fields
-from recurra.training.recipe import from_toml, parts, template
+from recurra.training.recipe import filled, from_toml, parts, template
 
 OPTIONS = "--horizon 3 --head 8 --quantiles 0.1,0.5,0.9 --hidden 8 --layers 1 --epochs 1 --batch-size 4 --seed 5 --season-none"
 OPTIONS = OPTIONS.removesuffix(" --season-none").split()
@@ -99,8 +99,8 @@ def test_every_default_of_the_printed_recipe_is_the_default(here, tmp_path):
         lines.append(line.removeprefix("# ") if line.startswith("# ") and value not in ("", "...") else line)
     (tmp_path / "all.toml").write_text("\n".join(lines))
     recipe = from_toml(tmp_path / "all.toml")
-    assert recipe.core == Core()
-    assert recipe.fit == Fit()
+    assert recipe.core == filled(Core(), "forecast")
+    assert recipe.fit == filled(Fit(), "forecast")
     assert recipe.task == Forecast(horizon=24)
     assert recipe.data == Series(str(tmp_path / "data.csv"))
 

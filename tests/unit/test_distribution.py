@@ -119,7 +119,7 @@ def walker():
     kind = Kind(seasons=(), values="signed")
     codec = forecasters.network(kind, frame).codec
     config = Forecast(horizon=3, quantiles=codec.levels, seasons=())
-    return forecasters.player(Forecaster(config, Core(hidden=4, layers=1), codec)), frame
+    return forecasters.player(Forecaster(config, Core(hidden=4, layers=1, dropout=0.1), codec)), frame
 
 
 def test_intervals_widen(walker):

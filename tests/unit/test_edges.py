@@ -82,7 +82,7 @@ def test_a_stopped_training_says_so_and_goes_on(sign, tmp_path):
 
 def test_more_devices_than_there_are(tmp_path):
     with pytest.raises(RecipeError, match=r"devices = 4096: this machine has \d+"):
-        train(frame_of(a=WAVE), tmp_path / "m", fit=recurra.Fit(epochs=1, devices=4096))
+        train(frame_of(a=WAVE), tmp_path / "m", fit=recurra.Fit(epochs=1), devices=4096)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_nodes_without_a_cluster(tmp_path, monkeypatch):
     for name in ("MASTER_ADDR", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(RecipeError, match="nodes = 2: start it on every machine"):
-        train(frame_of(a=WAVE), tmp_path / "m", fit=recurra.Fit(epochs=1, nodes=2))
+        train(frame_of(a=WAVE), tmp_path / "m", fit=recurra.Fit(epochs=1), nodes=2)
 
 
 def test_a_refused_restart_keeps_the_checkpoints(tmp_path):
@@ -208,7 +208,7 @@ def test_a_refused_restart_keeps_the_checkpoints(tmp_path):
     (work / "run.json").write_text("{}")
     (work / "last.ckpt").write_bytes(b"weeks of work")
     with pytest.raises(RecipeError, match="devices"):
-        train(frame_of(a=WAVE), tmp_path / "m", overwrite=True, fit=recurra.Fit(epochs=1, devices=4096))
+        train(frame_of(a=WAVE), tmp_path / "m", overwrite=True, fit=recurra.Fit(epochs=1), devices=4096)
     assert (work / "last.ckpt").read_bytes() == b"weeks of work"
 
 

@@ -22,7 +22,7 @@ from recurra.errors import DataError, ModelFileError, RecipeError
 from recurra.runtime.live import Live
 from recurra.tasks.forecast import FAR
 from recurra.training.prepare import PREPARE
-from recurra.training.recipe import Recipe
+from recurra.training.recipe import Recipe, complete
 
 TINY = Core(hidden=8, layers=1)
 ONE = Fit(epochs=1, batch_size=4)
@@ -239,7 +239,7 @@ def test_it_overfits_eight_series():
     recipe = Recipe(
         replace(TASK, head=64, seasons=()), Series(frame, validation=0), Core(hidden=48, layers=1, dropout=0.0)
     )
-    prepared = PREPARE["forecast"](recipe)
+    prepared = PREPARE["forecast"](complete(recipe))
     (batch, *_) = prepared.train
     task, optimiser = prepared.task, torch.optim.Adam(prepared.task.parameters(), 1e-2)
     losses = []

@@ -11,11 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, ValidationError
-from torch.utils.data import IterableDataset
 
 from recurra.codec.series import SeriesCodec
 from recurra.config import config, explain
-from recurra.data.batch import Batch
+from recurra.data.batch import Batch, Batches, rank
 from recurra.errors import DataError, RecipeError
 from recurra.table import Columns, Panel, read
 
@@ -65,7 +64,7 @@ class Series:
         return read(self.source, self.columns)
 
 
-class Chunks(IterableDataset[Batch]):
+class Chunks(Batches):
     """The batches of one part of a panel: `part` "train" learns what lies before the last `held_out` steps of each
     series, "validation" scores what lies in them.
 
@@ -89,7 +88,6 @@ class Chunks(IterableDataset[Batch]):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.epoch = 0
         self.panel, self.codec, self.part = panel, codec, part
         self.batch_size, self.chunk, self.window, self.skip, self.seed = batch_size, chunk, window, skip, seed
         observed = panel.observed_until
@@ -104,9 +102,6 @@ class Chunks(IterableDataset[Batch]):
         self.rounds = 1
         self.rounds = max(1, round(min_steps / max(1, self.steps(0))))
 
-    def __len__(self) -> int:
-        return self.steps(self.epoch)
-
     def steps(self, epoch: int) -> int:
         """Batches of an epoch."""
         return sum(-(-int(lengths[0]) // self.chunk) for _, _, lengths in self._groups(epoch))
@@ -114,7 +109,7 @@ class Chunks(IterableDataset[Batch]):
     def _groups(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Series, first frames and lengths of each group, the longest first."""
         rng = np.random.default_rng((self.seed, epoch))
-        rank, ranks = _rank()
+        place, ranks = rank()
         ends, train = self.ends, self.part == "train"
         for _ in range(self.rounds):
             if self.window is not None:
@@ -130,7 +125,7 @@ class Chunks(IterableDataset[Batch]):
             for group in groups:
                 group = group[np.argsort(-lengths[group], kind="stable")]
                 if ranks > 1:  # every process takes its share of each group, so that all make the same number of steps
-                    group = group[[0, *range(rank + 1, len(group), ranks)]]
+                    group = group[[0, *range(place + 1, len(group), ranks)]]
                 yield rows[group], begin[group], lengths[group]
 
     def _pieces(self, rng: np.random.Generator, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -184,10 +179,3 @@ class Chunks(IterableDataset[Batch]):
                 units=torch.from_numpy(np.stack([enc.level, enc.scale], axis=-1).clip(-HUGE, HUGE).astype(np.float32)),
                 fresh=t0 == 0,
             )
-
-
-def _rank() -> tuple[int, int]:
-    """This process among those that train together, and their number."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1

@@ -29,7 +29,13 @@ SAMPLES = 200  # trajectories of a series beyond the trained horizon
 class ForecastModel:
     """A trained forecaster. `start`, `step` and `peek` for streams; `predict`, `observe` and `evaluate` for tables."""
 
-    def __init__(self, manifest: Mapping[str, Any], weights: Mapping[str, np.ndarray], digest: str) -> None:
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        weights: Mapping[str, np.ndarray],
+        digest: str,
+        files: Mapping[str, str],
+    ) -> None:
         self.manifest, self.digest = dict(manifest), digest
         try:
             self.codec = SeriesCodec.model_validate(manifest["codec"])
@@ -69,6 +75,9 @@ class ForecastModel:
     def levels(self) -> tuple[float, ...]:
         """Probabilities of the quantiles; none where the mean alone was learnt."""
         return () if self.codec.output == "mean" else self.codec.levels
+
+    streams = True
+    """Whether the model can take its input step by step."""
 
     # -- streams -------------------------------------------------------------------------------------------------
 

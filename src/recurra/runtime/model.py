@@ -10,20 +10,27 @@ from recurra import modelfile
 from recurra.errors import ModelFileError, nearest
 from recurra.runtime.forecast import ForecastModel
 
-PLAYERS = {"forecast": ForecastModel}
+PLAYERS: dict[str, Any] = {"forecast": ForecastModel}
 
 
-def load(path: str | Path, task: str | None = None) -> ForecastModel:
+def load(path: str | Path, task: str | None = None) -> Any:
     """Read, verify and prepare the model folder `path`; `task` refuses a model of another task. Imports no torch.
 
     Raises ModelFileError.
     """
     file = modelfile.read(path, task)
-    return make(file.task, file.manifest, file.weights, file.digest)
+    texts = {name: file.read_text(name) for name in file.manifest["files"] if name not in modelfile.PARTS}
+    return make(file.task, file.manifest, file.weights, file.digest, texts)
 
 
-def make(task: str, manifest: Mapping[str, Any], weights: Mapping[str, np.ndarray], digest: str) -> ForecastModel:
-    """A model from the parts of a model file. Raises ModelFileError."""
+def make(
+    task: str,
+    manifest: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    digest: str,
+    files: Mapping[str, str],
+) -> Any:
+    """A model from the parts of a model file; files: its further ones, e.g. tokenizer.json. Raises ModelFileError."""
     if task not in PLAYERS:
         raise ModelFileError(f"this recurra can't play the task '{task}': {nearest(task, PLAYERS)}")
-    return PLAYERS[task](manifest, weights, digest)
+    return PLAYERS[task](manifest, weights, digest, files)

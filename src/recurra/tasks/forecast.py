@@ -114,6 +114,7 @@ class Forecaster(Task):
 
     def forward(self, batch: Batch, state: CoreState | None = None) -> tuple[Tensor, CoreState]:
         """Raw head output [B, T, horizon, P] in the codec's units, and the core's state after the batch."""
+        assert batch.context is not None  # data/series.py gives it, and units
         memory, state = self.core(batch.values, state)
         anchors, known = batch.context.split([self.horizon * self.choices, self.codec.known], dim=-1)
         near = anchors.clamp(-NEAR, NEAR) * 0.25
@@ -127,18 +128,19 @@ class Forecaster(Task):
 
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum, count) of the quantile loss, squared error, or negative log-likelihood, over known targets."""
+        assert batch.units is not None
         known = torch.isfinite(batch.targets) & (batch.weights > 0)
         z = torch.where(known, batch.targets, 0.0).clamp(-FAR, FAR)
         weight = torch.where(known, batch.weights, 0.0)
         count = weight.sum()
-        each = self._each(output, z, batch)
+        each = self._each(output, z, batch.units)
         if self.balance and self.config.output in ("quantiles", "mean"):
             power = 2.0 * self.balance if self.config.output == "mean" else self.balance
             weight = weight * batch.units[..., 1:] ** power
         return (each * weight).sum(), count
 
-    def _each(self, output: Tensor, z: Tensor, batch: Batch) -> Tensor:
-        """The loss of each target z [B, T, h]."""
+    def _each(self, output: Tensor, z: Tensor, units: Tensor) -> Tensor:
+        """The loss of each target z [B, T, h]; units [B, T, 2]: level and scale."""
         kind = self.config.output
         if kind == "quantiles":
             error = z.unsqueeze(-1) - output
@@ -154,7 +156,7 @@ class Forecaster(Task):
             u = (z - location) / second
             constant = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - 0.5 * torch.log(df * math.pi)
             return second.log() - constant + (df + 1) / 2 * torch.log1p(u * u / df)
-        level, scale = batch.units[..., :1], batch.units[..., 1:]
+        level, scale = units[..., :1], units[..., 1:]
         counts = torch.expm1((level + scale * z).clamp(0, 30)).round()
         mean = torch.expm1((level + scale * location).clamp(1e-3, 30))
         size = 1.0 / second

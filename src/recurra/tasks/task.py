@@ -1,7 +1,8 @@
 """The contract between a task and those who train, save and serve it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,18 +12,19 @@ from torch import Tensor, nn
 from recurra.config import config
 from recurra.data.batch import Batch
 
+OWN: Any = None  # a default that each task fills with its own (training/recipe.py, DEFAULTS)
 CoreState = Any  # what recurra.nn's layers carry: a tensor, or (h, c)
 
 
 @config
 class Core:
-    """The recurrent network, the same for every task."""
+    """The recurrent network, the same for every task. None: the task's own value (training/recipe.py, DEFAULTS)."""
 
     cell: Literal["lstm", "gru", "rnn"] = Field(default="lstm", description="equations of one step")
-    hidden: int = Field(default=64, ge=1, description="units a layer")
-    layers: int = Field(default=1, ge=1, description="layers, one upon the other")
+    hidden: int = Field(default=OWN, ge=1, description="units a layer")
+    layers: int = Field(default=OWN, ge=1, description="layers, one upon the other")
     dropout: float = Field(
-        default=0.1, ge=0, lt=1, description="share of values dropped between layers and in the head, in training"
+        default=OWN, ge=0, lt=1, description="share of values dropped between layers and in the head, in training"
     )
 
 
@@ -31,7 +33,7 @@ class Export:
     """What the runtime needs to play a model: `layers`, in order, each {"kind": ..., "name": ...}, and their weights."""
 
     layers: list[dict[str, Any]]
-    weights: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray] = field(repr=False)
 
 
 class Task(nn.Module, ABC):
@@ -40,12 +42,23 @@ class Task(nn.Module, ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def forward(self, batch: Batch, state: CoreState | None = None) -> tuple[Tensor, CoreState]:
-        """The head's output at every step of `batch`, and the state after it. `state` None: from nothing."""
+    def forward(self, batch: Batch, state: CoreState | None = None) -> tuple[Any, CoreState]:
+        """The head's output for `batch`, and the state after it. `state` None: from nothing."""
 
     @abstractmethod
-    def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum, count) over all valid targets; whoever trains divides, once."""
+
+    def error(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(sum, count) of what decides which epoch is kept: the loss, or nearer to what is wanted, e.g. wrong answers."""
+        return self.loss(output, batch)
+
+    def groups(self) -> list[tuple[Iterable[nn.Parameter], float]]:
+        """The parameters, each group with the factor of its learning rate (discriminative rates: Howard & Ruder, 2018)."""
+        return [(self.parameters(), 1.0)]
+
+    def begin(self, epoch: int) -> None:
+        """Called before each epoch, e.g. to thaw a layer."""
 
     @abstractmethod
     def export(self) -> Export:

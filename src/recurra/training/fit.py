@@ -20,9 +20,9 @@ from recurra.config import dump
 from recurra.errors import DataError, RecipeError
 from recurra.runtime import model as runtime
 from recurra.tasks.task import Core
-from recurra.training.lightning import Training, averaging
+from recurra.training.lightning import NonMonotone, Training, averaging
 from recurra.training.prepare import PREPARE, Prepared
-from recurra.training.recipe import Fit, Recipe, checked
+from recurra.training.recipe import Fit, Recipe, complete
 
 
 def train(
@@ -35,6 +35,8 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = True,
+    devices: int = 1,
+    nodes: int = 1,
 ) -> Any:
     """Train `task` on `data` and write the model folder `out`; returns the model, loaded by the runtime (None in the
     other processes of a distributed run).
@@ -42,18 +44,19 @@ def train(
     Four typed parts decide the run, e.g. train(Forecast(horizon=24), Series("data.csv"), core=Core(hidden=64),
     fit=Fit(seed=1), out="model"). While it runs, checkpoints lie in `<out>.training`; `resume` goes on from the last one
     there, with the same result as if nothing had happened. `overwrite` allows an existing model, or the checkpoints of
-    an interrupted run, to be replaced.
+    an interrupted run, to be replaced. It runs on `devices` devices of each of `nodes` machines.
 
     Raises DataError, RecipeError (an interrupted run lies there), ModelFileError (out exists).
     """
-    recipe = Recipe(task, data, core or Core(), fit or Fit())
-    checked(recipe)
+    recipe = complete(Recipe(task, data, core or Core(), fit or Fit()))
     there = torch.cuda.device_count() if torch.cuda.is_available() else os.cpu_count() or 1
-    if recipe.fit.devices > there:
-        raise RecipeError(f"devices = {recipe.fit.devices}: this machine has {there}")
-    if recipe.fit.nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & os.environ.keys():
+    if not 1 <= devices <= there:
+        raise RecipeError(f"devices = {devices}: this machine has {there}")
+    if nodes < 1:
+        raise RecipeError(f"nodes = {nodes}: must be at least 1")
+    if nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & os.environ.keys():
         raise RecipeError(
-            f"nodes = {recipe.fit.nodes}: start it on every machine with MASTER_ADDR, MASTER_PORT and NODE_RANK set, or under SLURM"
+            f"nodes = {nodes}: start it on every machine with MASTER_ADDR, MASTER_PORT and NODE_RANK set, or under SLURM"
         )
     out = Path(out)
     modelfile.check_room(out, overwrite)
@@ -64,7 +67,7 @@ def train(
     module = Training(prepared.task, recipe.fit, prepared.train, prepared.validation)
     started = time.monotonic()
     with _quiet():
-        trainer = _trainer(recipe.fit, work, validate=prepared.validation is not None, progress=progress)
+        trainer = _trainer(recipe.fit, work, prepared.validation is not None, progress, devices, nodes)
         try:
             trainer.fit(module, ckpt_path=str(checkpoint) if checkpoint else None)
         except SystemExit:  # what lightning makes of Ctrl-C and SIGTERM
@@ -80,12 +83,11 @@ def train(
 
 def _identity(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
     """What must be the same for a run to be resumed."""
-    fit = dump(recipe.fit)
     return {
         "task": recipe.name,
         "config": dump(recipe.task),
         "core": dump(recipe.core),
-        "fit": {name: fit[name] for name in fit if name not in ("devices", "nodes")},
+        "fit": dump(recipe.fit),
         "data": prepared.digest,
     }
 
@@ -122,21 +124,23 @@ def _open(work: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool
     return None
 
 
-def _trainer(fit: Fit, work: Path, *, validate: bool, progress: bool) -> pl.Trainer:
+def _trainer(fit: Fit, work: Path, validate: bool, progress: bool, devices: int, nodes: int) -> pl.Trainer:
     callbacks: list[Callback] = []
     if fit.average:
         callbacks.append(averaging(fit.average))
-    best: dict[str, Any] = {"monitor": "validation_loss", "filename": "best"} if validate else {"filename": "newest"}
+    if fit.optimiser == "ntasgd" and validate:
+        callbacks.append(NonMonotone())
+    best: dict[str, Any] = {"monitor": "validation_error", "filename": "best"} if validate else {"filename": "newest"}
     callbacks.append(ModelCheckpoint(dirpath=work, save_last=True, save_top_k=1, enable_version_counter=False, **best))
     if validate:
-        callbacks.append(EarlyStopping("validation_loss", patience=fit.patience))
+        callbacks.append(EarlyStopping("validation_error", patience=fit.patience))
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=5))
     return pl.Trainer(
         max_epochs=fit.epochs,
         accelerator="auto",
-        devices=fit.devices,
-        num_nodes=fit.nodes,
+        devices=devices,
+        num_nodes=nodes,
         gradient_clip_val=fit.clip,
         callbacks=callbacks,
         logger=False,
@@ -183,27 +187,34 @@ def _write(
         "data": prepared.digest,
         "training": training,
     }
-    files: dict[str, str | bytes] = {}
+    files: dict[str, str | bytes] = dict(prepared.files)
     if prepared.scored is not None:
-        player = runtime.make(recipe.name, manifest, export.weights, digest="")
+        player = runtime.make(recipe.name, manifest, export.weights, "", prepared.files)
         with suppress(DataError):  # a table too short to be scored is no reason to lose the model
             scores = player.evaluate(prepared.scored)
-            files["metrics.json"] = json.dumps({"part": "validation", **scores.to_json()}, indent=1)
-    files["README.md"] = _card(recipe, training, files.get("metrics.json"))
+            files[modelfile.METRICS] = json.dumps({"part": "validation", **scores.to_json()}, indent=1)
+    files["README.md"] = _card(recipe, training, prepared.sizes, files.get(modelfile.METRICS))
     modelfile.write(out, manifest, export.weights, files, overwrite=overwrite)
     return runtime.load(out)
 
 
-def _card(recipe: Recipe, training: dict[str, Any], metrics: str | bytes | None) -> str:
+USES = {
+    "forecast": (
+        "info THIS_FOLDER",
+        "predict THIS_FOLDER data.csv --out forecasts.csv",
+        "stream THIS_FOLDER --state live.state",
+    )
+}
+
+
+def _card(recipe: Recipe, training: dict[str, Any], sizes: dict[str, int], metrics: str | bytes | None) -> str:
     lines = [
         f"# A recurra model: {recipe.name}",
         "",
-        f"Trained on {training['series']} series ({training['rows']} rows) in {training['seconds']} s; "
+        f"Trained on {', '.join(f'{n} {what}' for what, n in sizes.items())} in {training['seconds']} s; "
         f"{training['parameters']} parameters.",
         "",
-        "    recurra info THIS_FOLDER",
-        "    recurra predict THIS_FOLDER data.csv --out forecasts.csv",
-        "    recurra stream THIS_FOLDER --state live.state",
+        *(f"    recurra {line}" for line in USES[recipe.name]),
     ]
     if metrics:
         lines += ["", "Scores beside the naive floors (validation part) are in metrics.json."]

@@ -8,68 +8,96 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from recurra.data.batch import Batch
-from recurra.data.series import Chunks
+from recurra.data.batch import Batch, Batches
 from recurra.tasks.task import CoreState, Task, detach
-from recurra.training.recipe import Fit
+from recurra.training.recipe import Fit, rate
+
+NON_MONOTONE = 5  # epochs that the validation loss is compared with, before weights are averaged (Merity et al., 2018)
 
 
 class Training(pl.LightningModule):
     """Trains any task: carries its state from batch to batch and cuts the gradient between them."""
 
-    def __init__(self, task: Task, fit: Fit, train: Chunks, validation: Chunks | None) -> None:
+    def __init__(self, task: Task, fit: Fit, train: Batches, validation: Batches | None) -> None:
         super().__init__()
-        self.task, self.fit, self.train_chunks, self.validation_chunks = task, fit, train, validation
+        self.task, self.fit, self.train_batches, self.validation_batches = task, fit, train, validation
         self._state: CoreState | None = None
-        self._sum, self._count = 0.0, 0.0
+        self._totals = torch.zeros(4, dtype=torch.float64)
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _output(self, batch: Batch) -> Any:
         output, state = self.task(batch, None if batch.fresh else self._state)
         self._state = detach(state)
-        return self.task.loss(output, batch)
+        return output
 
     def training_step(self, batch: Batch) -> Tensor:
         # dropout depends on the step alone, so a resumed run draws what an uninterrupted one draws
         torch.manual_seed(self.fit.seed * 1_000_003 + self.global_step)
-        total, count = self._loss(batch)
+        total, count = self.task.loss(self._output(batch), batch)
         loss = total / count.clamp(min=1.0)
         self.log("loss", loss, prog_bar=True, batch_size=1)
         return loss
 
     def validation_step(self, batch: Batch) -> None:
-        total, count = self._loss(batch)
-        self._sum += float(total)
-        self._count += float(count)
+        output = self._output(batch)
+        found = [*self.task.loss(output, batch), *self.task.error(output, batch)]
+        self._totals += torch.tensor([float(part) for part in found], dtype=torch.float64)
+
+    def on_train_epoch_start(self) -> None:
+        self.task.begin(self.current_epoch)
+        if self.fit.schedule.startswith("divide"):
+            for group in self._optimiser().param_groups:
+                group["lr"] = group["factor"] * self.fit.learning_rate * rate(self.fit.schedule, self.current_epoch)
 
     def on_validation_epoch_start(self) -> None:
         self._kept, self._state = self._state, None
-        self._sum, self._count = 0.0, 0.0
+        self._totals = torch.zeros(4, dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
         self._state = self._kept
-        totals = torch.tensor([self._sum, self._count], dtype=torch.float64, device=self.device)
-        total, count = self.trainer.strategy.reduce(totals, reduce_op="sum").tolist()
-        self.log("validation_loss", float(total / max(count, 1.0)), prog_bar=True)
+        totals = self.trainer.strategy.reduce(self._totals.to(self.device), reduce_op="sum").tolist()
+        self.log("validation_loss", float(totals[0] / max(totals[1], 1.0)), prog_bar=True)
+        self.log("validation_error", float(totals[2] / max(totals[3], 1.0)))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        self.train_chunks.epoch = self.current_epoch
-        return DataLoader(self.train_chunks, batch_size=None)
+        self.train_batches.epoch = self.current_epoch
+        return DataLoader(self.train_batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
-        return [] if self.validation_chunks is None else DataLoader(self.validation_chunks, batch_size=None)
+        return [] if self.validation_batches is None else DataLoader(self.validation_batches, batch_size=None)
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        return self.trainer.optimizers[0]
 
     def configure_optimizers(self) -> Any:
-        fit = self.fit
-        decayed = [p for p in self.task.parameters() if p.requires_grad and p.ndim > 1]
-        free = [p for p in self.task.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": fit.weight_decay}, {"params": free, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(groups, lr=fit.learning_rate, betas=(0.9, 0.99))
-        steps = sum(self.train_chunks.steps(epoch) for epoch in range(fit.epochs))
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, fit.learning_rate, total_steps=steps + 1, pct_start=0.1)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        fit, groups = self.fit, []
+        for parameters, factor in self.task.groups():
+            wanted = [p for p in parameters if p.requires_grad]
+            for decay, some in (
+                (fit.weight_decay, [p for p in wanted if p.ndim > 1]),
+                (0.0, [p for p in wanted if p.ndim <= 1]),
+            ):
+                if some:
+                    highest = factor * fit.learning_rate
+                    groups.append({"params": some, "weight_decay": decay, "lr": highest, "factor": factor})
+        if fit.optimiser == "adamw":
+            optimiser: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=fit.learning_rate, betas=(0.9, 0.99))
+        else:
+            optimiser = torch.optim.SGD(groups, lr=fit.learning_rate)
+        if fit.schedule == "cycle":
+            steps = sum(self.train_batches.steps(epoch) for epoch in range(fit.epochs))
+            highest = [group["lr"] for group in groups]
+            cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, highest, total_steps=steps + 1, pct_start=0.1)
+            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        if fit.schedule == "plateau" and self.validation_batches is not None:
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.25, patience=0)
+            return {
+                "optimizer": optimiser,
+                "lr_scheduler": {"scheduler": plateau, "interval": "epoch", "monitor": "validation_loss"},
+            }
+        return optimiser
 
 
 def averaging(decay: float) -> WeightAveraging:
@@ -80,3 +108,47 @@ def averaging(decay: float) -> WeightAveraging:
         return kept + (1.0 - rate) * (new - kept)
 
     return WeightAveraging(avg_fn=average)
+
+
+class NonMonotone(WeightAveraging):
+    """The mean of the weights of every step since the validation loss was last seen to stop falling: since the first epoch
+    whose loss was above the least of all but the last five. Until then the weights themselves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+        self.averaging = False
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return self.averaging and step_idx is not None
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.averaging:
+            self._follow(pl_module)
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = float(trainer.callback_metrics["validation_loss"])
+        before = self.losses[:-NON_MONOTONE]
+        if not self.averaging and before and loss > min(before):
+            self.averaging = True
+        self.losses.append(loss)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.averaging:
+            self._follow(pl_module)
+        super().on_train_end(trainer, pl_module)
+
+    def _follow(self, pl_module: pl.LightningModule) -> None:
+        """Makes the average the present weights."""
+        assert self._average_model is not None
+        self._average_model.module.load_state_dict(pl_module.state_dict())
+        self._average_model.n_averaged.fill_(1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "losses": self.losses, "averaging": self.averaging}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.losses, self.averaging = list(state_dict["losses"]), state_dict["averaging"]

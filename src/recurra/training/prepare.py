@@ -1,16 +1,16 @@
 """From a recipe to what training needs: for each task, read the data, fit the codec, build the model and the batches."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from recurra.codec import series as series_codec
+from recurra.data.batch import Batches
 from recurra.data.series import Chunks
 from recurra.errors import DataError
-from recurra.table import Panel
 from recurra.tasks import Forecaster
 from recurra.tasks.task import Task
 from recurra.training.recipe import Recipe
@@ -21,17 +21,18 @@ SCORED = 1000  # series at most that are scored after training
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task and its batches. codec: as saved in the model file; digest: of the training data; sizes: what was read;
-    scored: a sample of the data for the scores in the model file, each series to its last row, or None.
+    """A task and its batches. codec: as saved in the model file; digest: of the training data; sizes: what was read; scored:
+    what the trained model is given to evaluate, for the scores in its file, or None; files: further files of the model.
     """
 
     task: Task
-    train: Chunks
-    validation: Chunks | None
+    train: Batches
+    validation: Batches | None
     codec: dict[str, Any]
     digest: str
     sizes: dict[str, int]
-    scored: Panel | None
+    scored: Any
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def forecast(recipe: Recipe) -> Prepared:

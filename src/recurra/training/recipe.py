@@ -1,46 +1,98 @@
 """A recipe: the four typed parts that decide a training run, from TOML or from Python."""
 
+import re
 import tomllib
-from dataclasses import MISSING
+from dataclasses import MISSING, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, Self, TypeVar, cast, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_core import PydanticUndefined
 
 from recurra.config import config, fields
 from recurra.data.series import Series
 from recurra.errors import RecipeError, nearest
 from recurra.tasks import TASKS
-from recurra.tasks.task import Core
+from recurra.tasks.task import OWN, Core
 
+T = TypeVar("T")
 DATA = {"forecast": Series}  # the shape of data that each task reads
 
 
 @config
 class Fit:
-    """How the network is trained: AdamW, one cycle of the learning rate, truncated backpropagation through time."""
+    """How the network is trained, by truncated backpropagation through time. None: the task's own value (DEFAULTS)."""
 
-    epochs: int = Field(default=10, ge=1, description="passes over the data (small tables: at least 50 batches each)")
-    batch_size: int = Field(default=32, ge=1, description="sequences side by side")
+    epochs: int = Field(default=OWN, ge=1, description="passes over the data (small tables: at least 50 batches each)")
+    batch_size: int = Field(default=OWN, ge=1, description="sequences side by side")
     chunk: int = Field(
-        default=120, ge=1, description="steps between two updates; the state is carried, the gradient is cut"
+        default=OWN, ge=1, description="steps between two updates; the state is carried, the gradient is cut"
     )
     window: int | None = Field(
         default=None,
         ge=2,
-        description="train on random pieces of this many steps, started cold; none: on whole sequences",
+        description="series: train on random pieces of this many steps, started cold; none: on whole sequences",
     )
-    learning_rate: float = Field(default=4e-3, gt=0, description="highest learning rate of the cycle")
-    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's decoupled weight decay")
-    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    optimiser: Literal["adamw", "sgd", "ntasgd"] = Field(
+        default=OWN,
+        description="ntasgd: SGD whose weights are averaged once the validation loss has stopped falling (Merity et al., 2018)",
+    )
+    schedule: str = Field(
+        default=OWN,
+        description="learning rate: cycle (one warm-up and decay), constant, plateau (a quarter after each epoch without a better "
+        "validation loss), or divide 2 after 4 (by 2 at each epoch from the 5th on)",
+    )
+    learning_rate: float = Field(default=OWN, gt=0, description="highest learning rate")
+    weight_decay: float = Field(default=OWN, ge=0, description="decoupled in AdamW")
+    clip: float = Field(default=OWN, gt=0, description="largest norm of the gradient")
     average: float = Field(
-        default=0.99, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0: none"
+        default=OWN, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0: none"
     )
-    patience: int = Field(default=8, ge=1, description="epochs without a better validation loss before stopping")
+    patience: int = Field(default=OWN, ge=1, description="epochs without a better validation loss before stopping")
     seed: int = Field(default=0, ge=0, description="seed of weights, order and dropout")
-    devices: int = Field(default=1, ge=1, description="devices a node")
-    nodes: int = Field(default=1, ge=1, description="machines")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.schedule is not None:  # not yet filled
+            rate(self.schedule, 0)
+        if self.optimiser == "ntasgd" and self.average:
+            raise ValueError("ntasgd averages by itself: leave average at 0")
+        return self
+
+
+def rate(schedule: str, epoch: int) -> float:
+    """The factor of the learning rate in an epoch (from 0) of a schedule that knows epochs alone. Raises ValueError."""
+    if schedule in ("cycle", "constant", "plateau"):
+        return 1.0
+    found = re.fullmatch(r"divide (\d+(?:\.\d+)?) after (\d+)", schedule)
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f"schedule is cycle, constant, plateau or e.g. 'divide 2 after 4', not '{schedule}'")
+    return float(found[1]) ** -max(0, epoch + 1 - int(found[2]))
+
+
+DEFAULTS: dict[str, tuple[Core, Fit]] = {
+    "forecast": (
+        Core(hidden=64, layers=1, dropout=0.1),
+        Fit(
+            epochs=10,
+            batch_size=32,
+            chunk=120,
+            optimiser="adamw",
+            schedule="cycle",
+            learning_rate=4e-3,
+            weight_decay=1e-2,
+            clip=1.0,
+            average=0.99,
+            patience=8,
+        ),
+    ),
+}
+
+
+def filled(part: T, task: str) -> T:
+    """A Core or Fit with the task's own values where it says None."""
+    own = next(default for default in DEFAULTS[task] if isinstance(default, type(part)))
+    return replace(cast(Any, part), **{f: getattr(own, f) for f in fields(type(part)) if getattr(part, f) is None})
 
 
 @config
@@ -58,8 +110,10 @@ class Recipe:
         return next(name for name, part in TASKS.items() if isinstance(self.task, part))
 
 
-def checked(recipe: Recipe) -> None:
-    """Raises RecipeError where a part is not of its class, e.g. task and data swapped."""
+def complete(recipe: Recipe) -> Recipe:
+    """The recipe with the task's own values where core and fit leave them open. Raises RecipeError where a part is not of its
+    class, e.g. task and data swapped.
+    """
     task = next((name for name, part in TASKS.items() if isinstance(recipe.task, part)), None)
     if task is None:
         known = ", ".join(part.__name__ for part in TASKS.values())
@@ -69,6 +123,7 @@ def checked(recipe: Recipe) -> None:
     for name, part in parts(task).items():
         if not isinstance(getattr(recipe, name), part):
             raise RecipeError(f"{name} must be a {part.__name__}, not {type(getattr(recipe, name)).__name__}")
+    return replace(recipe, core=filled(recipe.core, task), fit=filled(recipe.fit, task))
 
 
 def parts(task: str) -> dict[str, type]:
@@ -94,6 +149,13 @@ def from_tables(tables: dict[str, Any]) -> Recipe:
         )
     made = {part: build(cls, tables.get(part, {})) for part, cls in parts(str(name)).items()}
     return Recipe(**made)
+
+
+def default(task: str, part: str, name: str) -> Any:
+    """The default of an option: the task's own, where the config leaves it to the task."""
+    cls = parts(task)[part]
+    value = fields(cls)[name].default
+    return getattr(filled(cls(), task), name) if value is None and part in ("core", "fit") else value
 
 
 def build(cls: type, options: dict[str, Any]) -> Any:
@@ -143,7 +205,7 @@ def template(task: str) -> str:
         if part == "task":
             lines.append(f'name = "{task}"')
         for name, field in fields(cls).items():
-            value = field.default
+            value = default(task, part, name)
             required = value is PydanticUndefined or value is MISSING
             example = {"source": '"data.csv"', "horizon": "24"}.get(name, '""')
             text = example if required else _toml(value)
