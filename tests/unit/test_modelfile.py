@@ -89,14 +89,16 @@ def test_digest_covers_what_decides_the_outputs(model, tmp_path):
     assert modelfile.read(model).digest == digest
     assert modelfile.read(model).read_text("README.md") == "corrected by hand"
 
-    def of(name, manifest, weights):
-        return modelfile.write(tmp_path / name, manifest, weights).digest
+    def of(name, manifest, weights, files=FILES):
+        return modelfile.write(tmp_path / name, manifest, weights, files).digest
 
     assert of("same", {**MANIFEST, "config": {"other": 1}, "data": "no"}, WEIGHTS) == digest
     assert modelfile.read(tmp_path / "same").digest == digest
     assert of("weights", MANIFEST, {**WEIGHTS, "b": np.array([1.25])}) != digest
     for key, value in (("task", "detect"), ("codec", {}), ("layers", [])):
         assert of(key, {**MANIFEST, key: value}, WEIGHTS) != digest
+    assert of("scores", MANIFEST, WEIGHTS, {**FILES, "metrics.json": "{1: 2}"}) == digest
+    assert of("tokens", MANIFEST, WEIGHTS, {**FILES, "tokens.bin": b"other"}) != digest
 
 
 def test_no_such_folder(model):

@@ -19,7 +19,8 @@ def load(path: str | Path, task: str | None = None) -> Any:
     Raises ModelFileError.
     """
     file = modelfile.read(path, task)
-    texts = {name: file.read_text(name) for name in file.manifest["files"] if name not in modelfile.PARTS}
+    further = [name for name in file.manifest["files"] if name.endswith(".json") and name not in modelfile.PARTS]
+    texts = {name: file.read_text(name) for name in further}
     return make(file.task, file.manifest, file.weights, file.digest, texts)
 
 
@@ -30,7 +31,7 @@ def make(
     digest: str,
     files: Mapping[str, str],
 ) -> Any:
-    """A model from the parts of a model file; files: its further ones, e.g. tokenizer.json. Raises ModelFileError."""
+    """A model from the parts of a model file; files: its further JSON files, e.g. tokenizer.json. Raises ModelFileError."""
     if task not in PLAYERS:
         raise ModelFileError(f"this recurra can't play the task '{task}': {nearest(task, PLAYERS)}")
     return PLAYERS[task](manifest, weights, digest, files)
