@@ -228,9 +228,10 @@ class Run {
             for (long r = 0; r < n; r += GROUP) {
                 const long m = std::min(GROUP, n - r);
                 F* sums = chunk + r * row + p * S * W;
-                panels_of_rows<F, G, 1>({x + r * l.inputs, l.inputs, l.w + p * w_panel, G * W, 0, l.inputs,
-                                         l.norm ? zeros : l.bias + p * S * W, 0, 0, sums, row, 0},
-                                        m);
+                panels_of_rows<F, G, 1>(
+                    {x + r * l.inputs, l.inputs, l.w + p * w_panel, G * W, 0, l.inputs,
+                     l.norm ? zeros : l.bias + p * S * W, 0, 0, sums, row, 0, l.w + (r + m < n ? p : p + 1) * w_panel},
+                    m);
                 if constexpr (K == Kind::gru)
                     for (long i = 0; i < m; i++) store(sums + i * row + 3 * W, load(l.bias + p * S * W + 3 * W));
             }
@@ -298,15 +299,16 @@ class Run {
         // To and fro, so that a step begins with the weights that the last one has left in the cache.
         for (long i = 0; i < blocks; i++) {
             const long p = first + (s % 2 ? blocks - 1 - i : i) * most;
+            const long soon = std::clamp(s % 2 ? p - most : p + most, first, last - 1);
             if (most > 1 && p + most <= last)
-                panel<SEVERAL>(s, n, p, sums, xs, ldx);
+                panel<SEVERAL>(s, n, p, soon, sums, xs, ldx);
             else
-                for (long q = p; q < std::min(p + most, last); q++) panel<1>(s, n, q, sums, xs, ldx);
+                for (long q = p; q < std::min(p + most, last); q++) panel<1>(s, n, q, soon, sums, xs, ldx);
         }
     }
 
     template <int NP>
-    void panel(long s, long n, long p, const F* sums, const F* xs, long ldx) {
+    void panel(long s, long n, long p, long soon, const F* sums, const F* xs, long ldx) {
         alignas(64) F scratch[GROUP * 4 * W];  // [row][panel][slot]
         constexpr long ld_s = NP * S * W;
         static_assert(NP * S <= 4 || NP == 2);
@@ -315,11 +317,12 @@ class Run {
             const F* start = sums ? sums + r * row + p * S * W : scratch;
             const long ld_start = sums ? row : ld_s;
             const F* w = l.w + p * w_panel;
+            const long later = (r + m < n ? p : soon) * w_panel;  // the panel that is multiplied next
             if (!sums)
-                panels_of_rows<F, G, NP>(
-                    {before ? in + r * ld_in - before : xs + r * ldx, before ? ld_in : ldx, w, G * W, w_panel,
-                     before ? l.inputs + l.outputs : l.inputs, l.bias + p * S * W, 0, S * W, scratch, ld_s, S * W},
-                    m);
+                panels_of_rows<F, G, NP>({before ? in + r * ld_in - before : xs + r * ldx, before ? ld_in : ldx, w,
+                                          G * W, w_panel, before ? l.inputs + l.outputs : l.inputs, l.bias + p * S * W,
+                                          0, S * W, scratch, ld_s, S * W, before ? l.w + later : nullptr},
+                                         m);
             if constexpr (K == Kind::gru)  // n of the input passes by; hn starts at its own bias
                 for (long i = 0; i < m; i++)
                     for (long q = 0; q < NP; q++) {
@@ -328,9 +331,10 @@ class Run {
                         if (!sums) store(to + 3 * W, load(l.bias + (p + q) * S * W + 3 * W));
                     }
             if (!before)
-                panels_of_rows<F, G, NP>({in + r * ld_in, ld_in, wh + p * w_panel, G * W, w_panel, l.outputs,
-                                          start + H0, ld_start, S * W, scratch + H0, ld_s, S * W},
-                                         m);
+                panels_of_rows<F, G, NP>(
+                    {in + r * ld_in, ld_in, wh + p * w_panel, G * W, w_panel, l.outputs, start + H0, ld_start, S * W,
+                     scratch + H0, ld_s, S * W, (sums ? wh : l.w) + later},
+                    m);
             for (int q = 0; q < NP; q++) {
                 first_half(s, r, m, p + q, scratch + q * S * W, ld_s);
                 second_half(s, r, m, p + q, scratch + q * S * W, ld_s, nullptr);

@@ -29,7 +29,8 @@ struct Product {
     long ld_start, start_panel;
     F* c;
     long ldc, c_panel;
-    const F* ahead = nullptr;  // memory to fetch meanwhile, `ahead_row` numbers for each row; null: the next weights
+    const F* soon = nullptr;   // the weights that are wanted next; null: those that follow
+    const F* ahead = nullptr;  // or other memory to fetch meanwhile, `ahead_row` numbers for each row
     long ahead_row = 0;
 };
 
@@ -106,7 +107,7 @@ void panels_of_rows(const Product<F>& p, long rows) {
     long k = 0;
     do {
         const long kk = p.K - k < step ? p.K - k : step;
-        const F* next = p.w + (k + kk) * p.ldw;
+        const F* next = p.soon && k + kk >= p.K ? p.soon : p.w + (k + kk) * p.ldw;
         long quarter = 0;
         for (long row = 0; row < rows; row += height, quarter = (quarter + 1) % 4) {
             const long m = rows - row < height ? rows - row : height;
@@ -127,8 +128,9 @@ void product_columns(const F* a, long lda, long K, const F* w, long first, long 
     constexpr int W = WIDTH<F>;
     for (long q = first; q < last; q += 4) {
         const long nv = vectors - q < 4 ? vectors - q : 4;
-        const Product<F> p{a,        lda, w + q * W * K,       nv * W, 0, K,     start + (q - first) * W,
-                           ld_start, 0,   c + (q - first) * W, ldc,    0, ahead, ahead_row};
+        const Product<F> p{a,        lda, w + q * W * K,       nv * W, 0, K,       start + (q - first) * W,
+                           ld_start, 0,   c + (q - first) * W, ldc,    0, nullptr, ahead,
+                           ahead_row};
         if (nv == 1) panels_of_rows<F, 1, 1>(p, rows);
         if (nv == 2) panels_of_rows<F, 2, 1>(p, rows);
         if (nv == 3) panels_of_rows<F, 3, 1>(p, rows);

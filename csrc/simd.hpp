@@ -86,7 +86,8 @@ RECURRA_INLINE void store_past(F* p, Vec<F> v) {
     store(p, v);
 #endif
 }
-RECURRA_INLINE void prefetch([[maybe_unused]] const void* p) { __builtin_prefetch(p, 0, 3); }
+// Into the L2 cache: what is fetched ahead is mostly larger than L1.
+RECURRA_INLINE void prefetch([[maybe_unused]] const void* p) { __builtin_prefetch(p, 0, 2); }
 template <class F>
 RECURRA_INLINE Vec<F> splat(F x) {
     return x - Vec<F>{};
