@@ -355,9 +355,14 @@ def _run(chosen: Any, given: dict[str, Any]) -> None:
         Console().print(table)
     print(f"model -> {given['out']}", file=sys.stderr)
     if given["report"] is not None:
-        from recurra.report import write_report
+        from recurra.report import stored, write_report, write_score_report
 
-        write_report(given["report"], model, chosen.data.read())
+        if _forecasts(model):
+            write_report(given["report"], model, chosen.data.read())
+        elif (scored := stored(given["out"])) is not None:
+            write_score_report(given["report"], given["out"], model, scored)
+        else:
+            raise RecipeError(f"--report {given['report']}: without a validation part there is nothing to report")
         print(f"report -> {given['report']}", file=sys.stderr)
 
 

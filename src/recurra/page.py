@@ -161,14 +161,15 @@ def _score_html(scores: Scores) -> str:
     return f"<table><tr>{head}</tr>{rows}</table>"
 
 
-def _table_html(titles: list[str], rows: list[list[str]]) -> str:
+def table_html(titles: list[str], rows: list[list[str]]) -> str:
+    """A table of text."""
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{escape(title)}</th>' for title in titles)}</tr>{body}</table>"
 
 
 def _calibration_html(levels: tuple[float, ...], below: np.ndarray) -> str:
     rows = [[f"{q:g}", f"{share:.3f}"] for q, share in zip(levels, below.tolist(), strict=True)]
-    return _table_html(["quantile", "share below"], rows)
+    return table_html(["quantile", "share below"], rows)
 
 
 def _facts(model: ForecastModel) -> str:

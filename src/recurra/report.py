@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recurra import metrics, modelfile
+from recurra import metrics, modelfile, scorepage
 from recurra.page import Drawn, Evidence, render, score_caption, score_rows, score_titles, step_words
 from recurra.runtime.forecast import ForecastModel, m4_season
 from recurra.runtime.prediction import Backtest
@@ -51,10 +51,10 @@ def stored_scores(path: str | os.PathLike[str]) -> "Table | None":
 
     Raises ModelFileError.
     """
-    found = _stored(path)
-    if found is None:
+    found, scores = _stored(path), stored(path)
+    if found is None or scores is None:
         return None
-    table = score_table(_scores(found))
+    table = score_table(scores)
     table.title = f"Scores on the {found.get('part', 'validation')} part"
     return table
 
@@ -110,8 +110,19 @@ def write_report(path: str | os.PathLike[str], model: ForecastModel, source: Any
     """
     panel = model.read(source) if not hasattr(source, "offsets") else source
     evidence = _gather(model, panel, last)
-    text = render(model, panel, evidence, last)
-    path = Path(path)
+    _write(Path(path), render(model, panel, evidence, last))
+
+
+def write_score_report(
+    path: str | os.PathLike[str], folder: str | os.PathLike[str], model: Any, scored: Scored
+) -> None:
+    """Write one HTML file about the model of a text task in `folder`: its scores beside the floors, what lies behind them,
+    its facts. It opens offline; it appears whole or not at all.
+    """
+    _write(Path(path), scorepage.render(model.manifest["task"], describe(folder, model), scored))
+
+
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -170,8 +181,13 @@ def _stored(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return json.loads(file.read_text(modelfile.METRICS)) if modelfile.METRICS in file.manifest["files"] else None
 
 
-def _scores(found: dict[str, Any]) -> Scores | Scored:
-    """Scores from the JSON that they were written as."""
+def stored(path: str | os.PathLike[str]) -> Any:
+    """The scores in the model folder `path`: Scores of a forecaster, Scored of a text task; None where it was trained without
+    a validation part. Raises ModelFileError.
+    """
+    found = _stored(path)
+    if found is None:
+        return None
     if "caption" in found:
         return Scored.from_json(found)
     nan = float("nan")
