@@ -218,6 +218,18 @@ def test_saved_tensor_hooks_and_checkpointing_see_what_is_kept():
 
 
 @pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_only_what_backward_reads_is_kept(row):
+    """x, the state, the weights, outputs and the flat memory: neither h_n, c_n nor any c that was asked for."""
+    layer, kept = row.ours(5, 7, **row.options), []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.dim()) or tensor, lambda tensor: tensor
+    ):
+        layer(torch.randn(6, 3, 5), states=True)
+    parts = 2 if row.name == "LSTM" else 1
+    assert sorted(kept) == sorted([3, *[2] * parts, 2, 2, 1, 1, 3, 1])
+
+
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
 def test_many_gradients_at_once(row):
     """is_grads_batched=True: the gradients of several outputs' directions in one backward pass."""
     layer = row.ours(5, 7, 2, bidirectional=True, dtype=torch.float64, **row.options)

@@ -74,15 +74,21 @@ def forward(request: Request, keep: bool) -> Ran:
 
 def backward(
     request: Request,
-    ran: Ran,
+    outputs: Tensor,
+    saved: Tensor,
     d_outputs: Tensor | None,
     d_state: tuple[Tensor | None, ...],
     d_cells: Tensor | None,
     wanted: frozenset[str],
 ) -> dict[str, Tensor]:
-    """Gradients by name (x, h, c and the weights, of which those in `wanted`), from those of what `forward` gave; None is zero."""
-    if ran.saved is None or (request.checkpoint < 0 and not ran.saved.numel()):  # e.g. exported without gradients
-        ran = forward(request, True)
+    """Gradients by name (x, h, c and the weights, of which those in `wanted`), from those of what `forward` gave; None is zero.
+
+    `outputs` and `saved` are the Ran's; where nothing was saved (e.g. exported without gradients), the forward pass runs again.
+    """
+    if request.checkpoint < 0 and not saved.numel():
+        again = forward(request, True)
+        assert again.saved is not None
+        outputs, saved = again.outputs, again.saved
     call, run = _call(request), _arrays(request)
     x, h0 = run["x"], run["h0"]
     lstm = request.cell.name == "lstm"
@@ -97,9 +103,9 @@ def backward(
     incoming = [
         None if d is None else d.contiguous() for d in (d_outputs, d_cells, *d_state, *([] if lstm else [None]))
     ]
-    y = ran.outputs.contiguous()  # every tensor has a name, so that none is gone before its address is used
+    y = outputs.contiguous()  # every tensor has a name, so that none is gone before its address is used
     call.backward(
-        *_addresses(x, run["reset"], h0, run["c0"], y, run["h_mask"], ran.saved),
+        *_addresses(x, run["reset"], h0, run["c0"], y, run["h_mask"], saved),
         *_addresses(*run["weights"]),
         *_addresses(*incoming),
         *_addresses(given.get("x"), given["h"], given.get("c")),

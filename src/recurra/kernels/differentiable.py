@@ -64,13 +64,13 @@ class _Scan(torch.autograd.Function):
         for name in ("lengths", "reset", "batch_sizes"):  # a caller may use their memory again before backward
             if ctx.request.__dict__[name] is not None:
                 ctx.request.__dict__[name] = ctx.request.__dict__[name].clone()
-        ctx.save_for_backward(*tensors, ran.outputs, *ran.state, ran.cells, ran.saved)
+        ctx.save_for_backward(*tensors, ran.outputs, ran.saved)
         return ran.outputs, *ran.state, ran.cells if request.states else None
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        names, count, kept = ctx.names, len(ctx.names), ctx.saved_tensors
-        tensors, (outputs, *state, cells, saved) = kept[:count], kept[count:]
+        names = ctx.names
+        *tensors, outputs, saved = ctx.saved_tensors
         wanted = frozenset(name for name, need in zip(names, ctx.needs_input_grad[2:], strict=True) if need)
         d_outputs, *d_state, d_cells = grads
         # create_graph=True: the gradient itself must have one; is_grads_batched=True: the gradients are mapped tensors
@@ -78,8 +78,7 @@ class _Scan(torch.autograd.Function):
             named = dict(zip(names, tensors, strict=True))
             got = loop.gradients(ctx.request, named, d_outputs, d_state, d_cells, wanted)
         else:
-            parts = len(state)
+            parts = len(d_state)
             request = _with(ctx.request, tensors[0], ctx.request.cell.State(*tensors[1 : 1 + parts]))
-            ran = cpu.Ran(outputs, tuple(state), cells, saved)
-            got = cpu.backward(request, ran, d_outputs, tuple(d_state), d_cells, wanted)
+            got = cpu.backward(request, outputs, saved, d_outputs, tuple(d_state), d_cells, wanted)
         return None, None, *(got.get(name) for name in names)
