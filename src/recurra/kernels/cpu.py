@@ -83,12 +83,12 @@ def backward(
 ) -> dict[str, Tensor]:
     """Gradients by name (x, h, c and the weights, of which those in `wanted`), from those of what `forward` gave; None is zero.
 
-    `outputs` and `saved` are the Ran's; where nothing was saved (e.g. exported without gradients), the forward pass runs again.
+    `outputs` and `saved` are the Ran's. An empty one is missing (changed since; exported without gradients): forward runs again.
     """
-    if request.checkpoint < 0 and not saved.numel():
-        again = forward(request, True)
-        assert again.saved is not None
-        outputs, saved = again.outputs, again.saved
+    lacks_saved = request.checkpoint < 0 and not saved.numel()
+    if lacks_saved or not outputs.numel():
+        again = forward(request, lacks_saved)
+        outputs, saved = again.outputs, saved if again.saved is None else again.saved
     call, run = _call(request), _arrays(request)
     x, h0 = run["x"], run["h0"]
     lstm = request.cell.name == "lstm"

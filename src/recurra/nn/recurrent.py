@@ -183,6 +183,8 @@ class RNN(Recurrent):
         `reset` [B, T]: zeroes the state BEFORE step t, as if a new sequence began there, in both directions.
         `states`: also every state, a third element: for each layer the cell's State, each field [T, B, D * H] (laid out as output).
         A PackedSequence gives one, as torch's; it has neither lengths nor reset nor states.
+        The output may be changed in place before backward, which then computes it again; not through `.data` or numpy, which torch
+        does not see.
         Raises DataError for wrong lengths or reset; torch's errors for the rest.
         """
         output, (h,), *every = run_layers(self, input, None if hx is None else (hx,), lengths, reset, states)
@@ -237,7 +239,7 @@ class GRU(Recurrent):
     ) -> Any:
         """input [T, B, I] (or [B, T, I] with batch_first, or [T, I]), hx [layers * directions, B, H] -> output [T, B, D * H], h_n.
 
-        `lengths`, `reset`, `states`, packed input and errors as in `RNN.forward`.
+        The rest, errors too, as in `RNN.forward`.
         """
         output, (h,), *every = run_layers(self, input, None if hx is None else (hx,), lengths, reset, states)
         return output, h, *every
@@ -301,7 +303,7 @@ class LSTM(Recurrent):
     ) -> Any:
         """input [T, B, I] (or [B, T, I] with batch_first, or [T, I]), hx (h, c) each [layers * directions, B, H] -> output, (h_n, c_n).
 
-        With a projection h and output are proj_size wide. `lengths`, `reset`, `states`, packed input and errors as in `RNN.forward`.
+        With a projection h and output are proj_size wide. The rest, errors too, as in `RNN.forward`.
         """
         return run_layers(self, input, hx, lengths, reset, states)
 
