@@ -38,8 +38,10 @@ def test_a_kernel_that_can_not_names_those_that_can():
         UnsupportedError, match=r"'aten' can't run this: torch's ops have no lengths; kernel= cpu, loop or auto"
     ):
         scan(cell, x, state, lengths=torch.tensor([1, 2, 3]), kernel="aten")
-    with pytest.raises(UnsupportedError, match="did you mean 'loop'"):
+    with pytest.raises(RecipeError, match="did you mean 'loop'"):
         scan(cell, x, state, kernel="lop")
+    with pytest.raises(RecipeError, match="kernel None is unknown"):
+        scan(cell, x, state, kernel=None)
 
 
 def test_without_core_the_cpu_kernel_says_what_it_needs(monkeypatch):

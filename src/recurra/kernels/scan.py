@@ -16,6 +16,8 @@ from recurra.kernels.tracing import traced, transformed
 KERNELS = {"cpu": differentiable, "aten": aten, "loop": loop}
 """Fastest first: see docs/benchmarks.md. `cpu` is csrc/, `aten` torch's own ops, for GPUs and half precision."""
 
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 def scan(
     cell: Cell,
@@ -80,8 +82,7 @@ def run(request: Request, kernel: str = "auto") -> Scan:
 def choose(request: Request, kernel: str = "auto") -> tuple[str, str]:
     """The kernel for a request, and why in a sentence."""
     if kernel != "auto":
-        if kernel not in KERNELS:
-            raise UnsupportedError(f"kernel '{kernel}' is unknown; {nearest(kernel, [*KERNELS, 'auto'])}")
+        check_kernel(kernel)
         reason = KERNELS[kernel].refuses(request)
         if reason:
             able = [name for name, module in KERNELS.items() if not module.refuses(request)]
@@ -101,6 +102,13 @@ def choose(request: Request, kernel: str = "auto") -> tuple[str, str]:
 @functools.cache  # once for each reason
 def _slow(reason: str) -> None:
     warnings.warn(f"on this GPU a plain loop runs, several times slower than cuDNN: {reason}", stacklevel=6)
+
+
+def check_kernel(kernel: str) -> None:
+    """RecipeError for what is neither "auto" nor a name in KERNELS."""
+    names = [*KERNELS, "auto"]
+    if not isinstance(kernel, str) or kernel not in names:
+        raise RecipeError(f"kernel {kernel!r} is unknown; {nearest(str(kernel), names)}")
 
 
 def saved_steps(checkpoint: str) -> int:
@@ -169,12 +177,15 @@ def check_ragged(steps: int, rows: int, lengths: Tensor | None, reset: Tensor | 
     Values are read only where that costs no wait for a device, and not while a graph is traced or a function mapped.
     """
     if lengths is not None:
-        if tuple(lengths.shape) != (rows,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-            raise DataError(f"lengths must be [{rows}] whole numbers, not {list(lengths.shape)} {lengths.dtype}")
+        if tuple(lengths.shape) != (rows,) or lengths.dtype not in _WHOLE:
+            raise DataError(
+                f"lengths must be [{rows}] whole numbers (int64), not {list(lengths.shape)} {lengths.dtype}"
+            )
         hidden = traced(lengths) or transformed()
         if rows and lengths.device.type == "cpu" and not hidden:
             low, high = (int(end) for end in lengths.aminmax())
             if low < 0 or high > steps:
                 raise DataError(f"lengths must be between 0 and {steps}, not {low} to {high}")
-    if reset is not None and tuple(reset.shape) != (rows, steps):
-        raise DataError(f"reset must be [{rows}, {steps}] (batch first), not {list(reset.shape)}")
+    if reset is not None and (tuple(reset.shape) != (rows, steps) or reset.dtype not in (torch.bool, *_WHOLE)):
+        want = f"[{rows}, {steps}] (batch first) of True and False"
+        raise DataError(f"reset must be {want}, not {list(reset.shape)} {reset.dtype}")

@@ -24,9 +24,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.errors import RecipeError, nearest
-from recurra.kernels import KERNELS
-from recurra.kernels.scan import probability, saved_steps
+from recurra.errors import RecipeError
+from recurra.kernels.scan import check_kernel, probability, saved_steps
 from recurra.nn.stack import run_layers
 
 Lengths = Tensor | Sequence[int] | None
@@ -60,9 +59,7 @@ class Recurrent(torch.nn.RNNBase):
 
     def _set_options(self, options: dict[str, Any], device: Any, dtype: torch.dtype | None) -> None:
         """Check and keep what differs from the defaults, and add the parameters that it asks for, after torch's."""
-        kernel = options["kernel"]
-        if kernel != "auto" and kernel not in KERNELS:
-            raise RecipeError(f"kernel '{kernel}' is unknown; {nearest(kernel, [*KERNELS, 'auto'])}")
+        check_kernel(options["kernel"])
         saved_steps(options["checkpoint"])
         for name, value in options.items():
             default = getattr(type(self), name)
