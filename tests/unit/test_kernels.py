@@ -1,10 +1,14 @@
 """The door: which kernel it takes, and what it says when it can't."""
 
+import warnings
+
 import pytest
 import torch
 
+from recurra import nn
 from recurra.errors import DataError, RecipeError, StateError, UnsupportedError
 from recurra.kernels import KERNELS, cpu, scan
+from recurra.kernels.scan import _say_once
 from zoo import CELL_ROWS, KERNEL_ROWS, by, make_cell, make_state, needs_core
 
 LSTM = CELL_ROWS[2]
@@ -29,6 +33,49 @@ def test_auto_takes_the_fastest_that_covers_and_says_why():
     half = scan(*setting(torch.bfloat16))
     assert half.kernel == "aten"
     assert "float32 or float64" in half.why
+
+
+def silent(call):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call()
+
+
+@needs_core
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("options", "keywords", "reason"),
+    [
+        ({}, {"lengths": [4, 2, 1]}, "lengths"),
+        ({"layer_norm": True}, {}, "LayerNorm"),
+        ({"zoneout_h": 0.1}, {}, "zoneout"),
+    ],
+    ids=["lengths", "layer_norm", "zoneout"],
+)
+def test_a_slow_loop_is_said_once(options, keywords, reason, dtype):
+    _say_once.cache_clear()
+    layer, x = nn.GRU(5, 7, dtype=dtype, **options), torch.zeros(4, 3, 5, dtype=dtype)
+    text = f"a plain loop runs, .* not 'cpu': .* not {dtype}; not 'aten': .* no {reason}; kernel='loop' takes it"
+    with pytest.warns(UserWarning, match=text) as said:
+        layer(x, **keywords)
+    assert [warning.filename for warning in said] == [__file__]
+    silent(lambda: layer(x, **keywords))
+    _say_once.cache_clear()
+    layer.kernel = "loop"
+    silent(lambda: layer(x, **keywords))
+
+
+@pytest.mark.parametrize("kernel", ["aten", "loop"])
+def test_a_kernel_that_computes_nothing_again_says_so_once(kernel):
+    _say_once.cache_clear()
+    layer, x = nn.GRU(5, 7, checkpoint="gates", kernel=kernel), torch.zeros(4, 3, 5)
+    with torch.no_grad():
+        silent(lambda: layer(x))
+    text = f"checkpoint= does nothing in the kernel '{kernel}', which runs; torch.utils.checkpoint works with any"
+    with pytest.warns(UserWarning, match=text) as said:
+        layer(x)
+    assert [warning.filename for warning in said] == [__file__]
+    silent(lambda: layer(x))
 
 
 @needs_core

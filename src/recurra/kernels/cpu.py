@@ -35,7 +35,8 @@ def refuses(request: Request) -> str | None:
         if tensor.device.type != "cpu":
             return f"it runs on the CPU, not on {tensor.device}"
         if tensor.dtype != dtype or dtype not in (torch.float32, torch.float64):
-            return f"it takes float32 or float64 throughout, not {dtype} with {tensor.dtype}"
+            kinds = dtype if tensor.dtype == dtype else f"{dtype} with {tensor.dtype}"
+            return f"it takes float32 or float64 throughout, not {kinds}"
     return None
 
 

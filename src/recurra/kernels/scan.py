@@ -46,7 +46,8 @@ def scan(
     `batch_sizes` [T]: x is packed, [N, I], as a PackedSequence has it. `reverse`: from each row's last valid step to its first.
     `recurrent_dropout`, `zoneout_h` and `zoneout_c` are probabilities, `training` says how they act (see kernels/loop.py), `seed`
     (int64 scalar, see kernels/masks.py) and `stream` decide their masks. `checkpoint`: "none", "gates" or "every 16", what backward
-    computes again to save memory. `kernel`: "auto", or a name in KERNELS; UnsupportedError says which can where that one can't.
+    computes again to save memory, in the kernel `cpu`. `kernel`: "auto", or a name in KERNELS; UnsupportedError says which can where
+    that one can't.
 
     Raises DataError for a wrong x, lengths or reset, StateError for a wrong state, RecipeError for a wrong option.
     """
@@ -76,6 +77,8 @@ def scan(
 def run(request: Request, kernel: str = "auto") -> Scan:
     """A request that is known to be right, by the named kernel or the fastest."""
     name, why = choose(request, kernel)
+    if name != "cpu" and not torch.compiler.is_compiling():
+        _say(request, kernel, name, why)
     return KERNELS[name].run(request)._replace(why=why)
 
 
@@ -92,16 +95,23 @@ def choose(request: Request, kernel: str = "auto") -> tuple[str, str]:
     for name, module in KERNELS.items():
         reason = module.refuses(request)
         if not reason:
-            if name == "loop" and request.x.is_cuda and not request.trace and not torch.compiler.is_compiling():
-                _slow(refusals[-1].split(": ", 1)[1])
-            return name, f"the fastest that covers the request{''.join(refusals)}"
+            plain = "a plain loop runs, several times slower than a kernel"
+            return name, f"{plain if name == 'loop' else 'the fastest that covers the request'}{''.join(refusals)}"
         refusals.append(f"; not '{name}': {reason}")
     raise AssertionError("the loop covers everything")
 
 
-@functools.cache  # once for each reason
-def _slow(reason: str) -> None:
-    warnings.warn(f"on this GPU a plain loop runs, several times slower than cuDNN: {reason}", stacklevel=6)
+def _say(request: Request, kernel: str, name: str, why: str) -> None:
+    """What the caller may not expect of a kernel other than `cpu`."""
+    if name == "loop" and kernel == "auto" and not request.trace and not request.x.is_meta:
+        _say_once(f"{why}; kernel='loop' takes it without this message")
+    if request.checkpoint >= 0 and torch.is_grad_enabled() and any(part.requires_grad for part in request.tensors):
+        _say_once(f"checkpoint= does nothing in the kernel '{name}', which runs; torch.utils.checkpoint works with any")
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    warnings.warn(text, stacklevel=9)  # the call of the layer
 
 
 def check_kernel(kernel: str) -> None:
