@@ -3,6 +3,7 @@
 eager                                      an autograd.Function around cpu.forward and cpu.backward
 compiled, exported, vmap over inputs       the custom op (op.py)
 second derivatives, forward mode, other transforms of torch.func       the loop, which torch differentiates any number of times
+torch.jit.trace                            none: it records nothing of csrc/
 """
 
 from typing import Any
@@ -12,17 +13,21 @@ from torch import Tensor
 
 from recurra.kernels import cpu, loop, op
 from recurra.kernels.request import WEIGHTS, Request, Scan
-from recurra.kernels.tracing import forward_mode, mapped_gradient, only_mapped, traced, transformed
+from recurra.kernels.tracing import forward_mode, jit_traced, mapped_gradient, only_mapped, traced, transformed
 
 NAME = "cpu"
-refuses = cpu.refuses
+
+
+def refuses(request: Request) -> str | None:
+    """Why it can't, or None."""
+    return "torch.jit.trace can't record it" if jit_traced() else cpu.refuses(request)
 
 
 def run(request: Request) -> Scan:
     """A request that `refuses` takes."""
     if traced(request.x) or (transformed() and only_mapped(_shared(request))):
         return _scan(request, *op.run(request))
-    if transformed() or forward_mode() or torch._C._get_tracing_state() is not None:  # torch.jit.trace
+    if transformed() or forward_mode():
         return loop.run(request)._replace(kernel=NAME)
     named = request.named
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in named.values()):

@@ -11,7 +11,7 @@ from recurra.cells import Cell
 from recurra.errors import DataError, RecipeError, StateError, UnsupportedError, nearest
 from recurra.kernels import aten, differentiable, loop
 from recurra.kernels.request import Request, Scan
-from recurra.kernels.tracing import traced, transformed
+from recurra.kernels.tracing import jit_traced, traced, transformed
 
 KERNELS = {"cpu": differentiable, "aten": aten, "loop": loop}
 """Fastest first: see docs/benchmarks.md. `cpu` is csrc/, `aten` torch's own ops, for GPUs and half precision."""
@@ -95,6 +95,11 @@ def choose(request: Request, kernel: str = "auto") -> tuple[str, str]:
     for name, module in KERNELS.items():
         reason = module.refuses(request)
         if not reason:
+            if name == "loop" and jit_traced():
+                raise UnsupportedError(
+                    "torch.jit.trace would keep the loop's number of steps: use torch.export or torch.compile, "
+                    "recurra.nn.convert(model, back=True) before it, or kernel='loop' where that number stays"
+                )
             plain = "a plain loop runs, several times slower than a kernel"
             return name, f"{plain if name == 'loop' else 'the fastest that covers the request'}{''.join(refusals)}"
         refusals.append(f"; not '{name}': {reason}")

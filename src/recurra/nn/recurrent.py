@@ -7,12 +7,13 @@ Same constructor, parameter names, initial weights from the same seed, shapes, e
     recurrent_dropout   one mask for all steps on the h that weight_hh sees                          Gal and Ghahramani 2016
     weight_drop         one mask a call on weight_hh                                                       Merity et al. 2018
     zoneout_h, _c       a unit keeps its old value with this probability                                  Krueger et al. 2017
-    checkpoint          "none", "gates" or "every 16": what backward computes again to save memory           Chen et al. 2016
+    checkpoint          "none", "gates" or "every 16": what backward computes again for memory ("cpu" alone) Chen et al. 2016
     peepholes           LSTM: the gates see c                                                     Gers and Schmidhuber 2000
     coupled             LSTM: f = 1 - i, so three blocks of weights, i g o                                  Greff et al. 2017
 
 They are kin of torch.nn.RNNBase but not of torch.nn.LSTM, RNN and GRU: torch.compile breaks its graph at those. `recurra.nn.convert`
-swaps them in a model, both ways.
+swaps them in a model, both ways. torch.compile, torch.export and torch.func take them; torch.jit.trace (and so the ONNX exporter with
+dynamo=False) without lengths, resets and options; torch.jit.script, torch.fx and the ONNX exporter with dynamo=True don't.
 """
 
 import math
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.errors import RecipeError
+from recurra.errors import RecipeError, UnsupportedError
 from recurra.kernels.scan import check_kernel, probability, saved_steps
 from recurra.nn.stack import run_layers
 
@@ -117,6 +118,13 @@ class Recurrent(torch.nn.RNNBase):
             for group in self.all_weights:
                 sizes = (group[0].shape[1], mode, self.hidden_size, self.proj_size, 1, False, False)
                 torch.ops.aten._cudnn_rnn_flatten_weight(group, len(group), *sizes)
+
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script asks for first."""
+        raise UnsupportedError(
+            "torch.jit.script can't compile recurra's layers: use torch.export or torch.compile, "
+            "or recurra.nn.convert(model, back=True) before it"
+        )
 
     def extra_repr(self) -> str:
         """torch's, and our options where set."""

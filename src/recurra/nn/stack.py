@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells import CELLS, Cell
-from recurra.errors import DataError, StateError
+from recurra.errors import DataError, StateError, UnsupportedError
 from recurra.kernels import masks
 from recurra.kernels.request import Request
 from recurra.kernels.scan import check_ragged, saved_steps
@@ -24,6 +24,11 @@ def run_layers(layer: Any, input: Any, hx: State | None, lengths: Any, reset: Te
     if isinstance(input, PackedSequence):
         return _packed(layer, input, hx, lengths, reset, states)
     if not isinstance(input, Tensor) or input.is_nested or input.layout != torch.strided:
+        if isinstance(input, torch.fx.Proxy):
+            raise UnsupportedError(
+                "torch.fx can't trace into recurra's layers: use torch.export or torch.compile, a Tracer whose "
+                "is_leaf_module holds for them, or recurra.nn.convert(model, back=True) before it"
+            )
         kind = type(input).__name__ if not isinstance(input, Tensor) else "nested" if input.is_nested else input.layout
         raise DataError(f"input must be a dense tensor (padded, with lengths=) or a PackedSequence, not {kind}")
     if input.dim() not in (2, 3):
