@@ -201,6 +201,12 @@ def _saved(call: Any, x: Tensor) -> Tensor:
     return _core.saved_memory(numbers, x.dtype == torch.float64)
 
 
+def release_memory() -> None:
+    """Give the system back the memory that waits for the next training step: 512 MB at most, which otherwise stay with the process."""
+    if _core is not None:
+        _core.release_saved_memory()
+
+
 def _plain(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach().resolve_neg().contiguous()
 
