@@ -1,5 +1,8 @@
 """What stands before the C++ kernel: nothing that a caller hands in, or does afterwards, reads or writes another's memory."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence
@@ -23,6 +26,25 @@ def test_lengths_of_a_compiled_call_are_checked_when_it_runs(lengths):
 def test_batch_sizes_must_be_those_of_the_frames(sizes):
     with pytest.raises(DataError, match="batch_sizes must fall"):
         nn.LSTM(4, 8)(PackedSequence(torch.randn(4, 4), torch.tensor(sizes)))
+
+
+EMPTY = """
+import numpy as np, torch
+from recurra import nn
+from recurra.runtime.layers import Recurrent
+layer = Recurrent("rnn", {"weight_ih_l0": np.ones((1, 1)), "weight_hh_l0": np.ones((1, 1))}, layers=1)
+layer(np.zeros((0, 3, 1)), layer.start(0))
+for kind in (nn.LSTM, nn.GRU, nn.RNN):
+    for options in ({}, {"layer_norm": True}, {"checkpoint": "every 2"}):
+        layer = kind(4, 8, **options)
+        layer(torch.zeros(5, 0, 4))[0].sum().backward()
+        assert all((weight.grad == 0).all() for weight in layer.parameters())
+"""
+
+
+def test_an_empty_batch_may_be_the_first_call():
+    """No memory has been taken by then, so none may be touched."""
+    subprocess.run([sys.executable, "-c", EMPTY], check=True)
 
 
 def test_gradients_where_nothing_was_kept():
