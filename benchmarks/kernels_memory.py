@@ -49,14 +49,14 @@ def make(name: str, shape: tuple[int, int, int, int, int]) -> Callable[[], Any]:
 
 
 def weigh(name: str, shape: tuple[int, int, int, int, int]) -> dict[str, Any]:
-    from recurra import _core
+    from recurra.kernels import release_memory
 
     layer, x, dy = layer_of(name, shape)
     counted = saved(layer, x)
     for _ in range(2):
         layer(x)[0].backward(dy)
         layer.zero_grad()
-    _core.release_saved_memory()  # what ours keeps between the steps is counted in the step that fills it
+    release_memory()  # what ours keeps between the steps is counted in the step that fills it
     before = resident()
     output = layer(x)[0]
     rise = resident() - before

@@ -211,7 +211,7 @@ Schedule::Schedule(const Shape& s, long width, long size, long rows, long steps,
             const long most = std::max(1L, PART_BYTES / (slots(s.kind) * units * size) / GROUP) * GROUP;
             parts = round_up((rows + most - 1) / most, threads_);
         }
-        parts = std::max(1L, std::min(parts, rows));
+        parts = std::min(parts, rows);
     }
     // Rows of unlike lengths are dealt out, the longest first, so that the parts are alike.
     std::vector<int64_t> sorted(size_t(lengths ? rows : 0));

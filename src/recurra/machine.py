@@ -8,7 +8,6 @@ import os
 import platform
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -96,6 +95,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, int | tuple[int, int]]]] = {
     "checkpoint='every 16'": ({"checkpoint": 16}, {}),
     "float64": ({}, {}),
     "bfloat16": ({}, {}),
+    "bfloat16 with lengths": ({"lengths": torch.tensor([3, 1])}, {}),
+    "bfloat16 with zoneout": ({"zoneout_h": 0.1, "training": True, "seed": torch.tensor(1)}, {}),
     "traced gates": ({"trace": True}, {}),
 }
 
@@ -107,9 +108,7 @@ def kernels() -> Iterator[dict[str, str]]:
             for option in OPTIONS:
                 request = _request(name, option, device)
                 if request is not None:
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore")  # that the loop is slow on a GPU is said below, in `why`
-                        kernel, why = choose(request)
+                    kernel, why = choose(request)
                     yield {"device": device, "cell": name, "option": option, "kernel": kernel, "why": why}
 
 
@@ -122,7 +121,7 @@ def _request(name: str, option: str, device: str) -> Request | None:
         further = {key: size for key, size in further.items() if key in has}
     if not (further.keys() <= has and asked.keys() <= {field.name for field in fields(Request)}):
         return None
-    dtype = {"float64": torch.float64, "bfloat16": torch.bfloat16}.get(option, torch.float32)
+    dtype = {"float64": torch.float64, "bfloat16": torch.bfloat16}.get(option.split()[0], torch.float32)
     of = {"device": device, "dtype": dtype}
     sums, output = len(cell.gates) * HIDDEN, 2 if "weight_hr" in further else HIDDEN
     weights = [torch.zeros(size, **of) for size in ((sums, INPUTS), (sums, output), (sums,), (sums,))]

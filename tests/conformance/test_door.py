@@ -1,12 +1,16 @@
 """What stands before the C++ kernel: nothing that a caller hands in, or does afterwards, reads or writes another's memory."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra import nn
 from recurra.errors import DataError, RecipeError
-from zoo import needs_core
+from tolerance import DROP_IN, error
+from zoo import LAYER_ROWS, by, needs_core
 
 pytestmark = needs_core
 
@@ -22,6 +26,25 @@ def test_lengths_of_a_compiled_call_are_checked_when_it_runs(lengths):
 def test_batch_sizes_must_be_those_of_the_frames(sizes):
     with pytest.raises(DataError, match="batch_sizes must fall"):
         nn.LSTM(4, 8)(PackedSequence(torch.randn(4, 4), torch.tensor(sizes)))
+
+
+EMPTY = """
+import numpy as np, torch
+from recurra import nn
+from recurra.runtime.layers import Recurrent
+layer = Recurrent("rnn", {"weight_ih_l0": np.ones((1, 1)), "weight_hh_l0": np.ones((1, 1))}, layers=1)
+layer(np.zeros((0, 3, 1)), layer.start(0))
+for kind in (nn.LSTM, nn.GRU, nn.RNN):
+    for options in ({}, {"layer_norm": True}, {"checkpoint": "every 2"}):
+        layer = kind(4, 8, **options)
+        layer(torch.zeros(5, 0, 4))[0].sum().backward()
+        assert all((weight.grad == 0).all() for weight in layer.parameters())
+"""
+
+
+def test_an_empty_batch_may_be_the_first_call():
+    """No memory has been taken by then, so none may be touched."""
+    subprocess.run([sys.executable, "-c", EMPTY], check=True)
 
 
 def test_gradients_where_nothing_was_kept():
@@ -43,6 +66,60 @@ def test_lengths_and_resets_may_be_overwritten_before_backward():
     lengths.zero_(), reset.fill_(True)
     got = torch.autograd.grad(output.sum(), list(layer.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def set_first(y):
+    y[0] = 0.5
+
+
+CHANGES = {
+    "add": lambda y: y.add_(1),
+    "relu": lambda y: y.relu_(),
+    "one frame": set_first,
+    "detached": lambda y: y.detach().mul_(2),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_first": True, "num_layers": 2}, {"bidirectional": True}], ids=str)
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_outputs_may_be_changed_in_place_before_backward(row, change, options):
+    """As torch.nn's may (but for its float32 LSTM), any number of times; nothing is copied for it."""
+    made = [kind(4, 7, **row.options, **options, dtype=torch.float64) for kind in (row.ours, row.oracle)]
+    made[1].load_state_dict(made[0].state_dict())
+    x, found = torch.randn(5, 3, 4, dtype=torch.float64), []
+    for layer in made:
+        y, state = layer(x)
+        h = state[0] if isinstance(state, tuple) else state
+        CHANGES[change](y)
+        CHANGES[change](h)
+        loss = y.square().sum() + h.square().sum()
+        for _ in range(2):
+            found.append(torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True))
+    for a, again, b, _ in zip(*found, strict=True):
+        assert torch.equal(a, again)
+        assert error(a, b) <= DROP_IN
+
+
+@pytest.mark.parametrize(
+    "options", [{"zoneout_h": 0.3, "recurrent_dropout": 0.3}, {"checkpoint": "every 2"}, {"proj_size": 3}], ids=str
+)
+def test_outputs_that_were_changed_are_computed_again_to_the_bit(options):
+    layer, x = nn.LSTM(4, 7, **options), torch.randn(5, 3, 4)
+    found = []
+    for change in (torch.relu, torch.relu_):
+        torch.manual_seed(3)
+        y = change(layer(x, lengths=[5, 2, 0])[0])
+        found.append(torch.autograd.grad(y.square().sum(), list(layer.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_other_tensors_that_were_changed_are_an_error():
+    layer, x = nn.GRU(4, 7), torch.randn(5, 3, 4)
+    y = layer(x)[0].relu_()
+    x.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 def test_a_saved_tensor_may_come_back_with_other_strides():

@@ -219,6 +219,7 @@ def test_recomputing_changes_no_number(row):
         assert all(error(a, b) <= DROP_IN for a, b in zip(other, found[0], strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:a plain loop runs")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("row", **by(LAYER_ROWS))
 def test_half_precision_runs_with_and_without_options(row, dtype):

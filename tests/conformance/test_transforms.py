@@ -1,10 +1,13 @@
 """Compiled, exported, mapped and differentiated in every mode: one node a scan, the same numbers, dropout intact."""
 
+import io
+
 import pytest
 import torch
 from torch.export import Dim, export
 
 from recurra import nn
+from recurra.errors import UnsupportedError
 from tolerance import DROP_IN, error
 from zoo import LAYER_ROWS, by, needs_core
 
@@ -218,6 +221,18 @@ def test_saved_tensor_hooks_and_checkpointing_see_what_is_kept():
 
 
 @pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_only_what_backward_reads_is_kept(row):
+    """x, the state, the weights, outputs and the flat memory: neither h_n, c_n nor any c that was asked for."""
+    layer, kept = row.ours(5, 7, **row.options), []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.dim()) or tensor, lambda tensor: tensor
+    ):
+        layer(torch.randn(6, 3, 5), states=True)
+    parts = 2 if row.name == "LSTM" else 1
+    assert sorted(kept) == sorted([3, *[2] * parts, 2, 2, 1, 1, 3, 1])
+
+
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
 def test_many_gradients_at_once(row):
     """is_grads_batched=True: the gradients of several outputs' directions in one backward pass."""
     layer = row.ours(5, 7, 2, bidirectional=True, dtype=torch.float64, **row.options)
@@ -228,3 +243,57 @@ def test_many_gradients_at_once(row):
     for k, vector in enumerate(vectors):
         one = torch.autograd.grad(output, inputs, vector, retain_graph=True)
         assert all(error(a[k], b) <= DROP_IN for a, b in zip(many, one, strict=True))
+
+
+class Model(torch.nn.Module):
+    """A layer inside a model."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
+WAYS_OUT = r"use torch.export or torch.compile, .*recurra.nn.convert\(model, back=True\)"
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.*:DeprecationWarning", "ignore:Converting a tensor:torch.jit.TracerWarning"
+)
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_traced_as_torch_nn_is(row):
+    """torch.jit.trace keeps torch's own ops, which take any T and B; a loop's steps would be so many for ever."""
+    layer = row.ours(4, 8, 2, bidirectional=True, **row.options).eval()
+    traced = torch.jit.trace(Model(layer), torch.randn(5, 3, 4))
+    for shape in ((7, 2, 4), (2, 6, 4)):
+        x = torch.randn(shape)
+        assert error(traced(x), layer(x)[0]) <= 1e-6
+    layer.zoneout_h = 0.1
+    with pytest.raises(UnsupportedError, match=f"torch.jit.trace would keep .*: {WAYS_OUT}"):
+        torch.jit.trace(Model(layer), torch.randn(5, 3, 4))
+    layer.kernel = "loop"
+    x = torch.randn(5, 6, 4)
+    assert error(torch.jit.trace(Model(layer), torch.randn(5, 3, 4))(x), layer(x)[0]) <= 1e-6
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Converting a tensor:torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:Exporting a model to ONNX with a batch_size other than 1")
+def test_the_older_onnx_exporter_finds_an_lstm():
+    onnx = pytest.importorskip("onnx")
+    file = io.BytesIO()
+    torch.onnx.export(Model(nn.LSTM(4, 8, 2, bidirectional=True)), (torch.randn(5, 3, 4),), file, dynamo=False)
+    nodes = onnx.load_from_string(file.getvalue()).graph.node
+    assert sum(node.op_type == "LSTM" for node in nodes) == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_what_scripts_and_symbols_is_refused_with_the_ways_out(kind):
+    for model in (kind(4, 8), Model(kind(4, 8))):
+        with pytest.raises(UnsupportedError, match=f"torch.jit.script can't compile .*: {WAYS_OUT}"):
+            torch.jit.script(model)
+        with pytest.raises(UnsupportedError, match=f"torch.fx can't trace into .*: {WAYS_OUT}"):
+            torch.fx.symbolic_trace(model)
+    torch.jit.script(nn.convert(Model(kind(4, 8)), back=True))

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils import parametrizations, parametrize
 
 from recurra import nn
-from recurra.errors import UnsupportedError
+from recurra.errors import RecipeError, UnsupportedError
 from recurra.nn import convert
 from tolerance import DROP_IN, error
 
@@ -107,3 +107,9 @@ def test_back_refuses_what_torch_lacks_before_it_changes_anything():
     with pytest.raises(UnsupportedError, match=r"torch.nn.LSTM has no layer_norm=True, zoneout_h=0.1; keep recurra's"):
         convert(model, back=True)
     assert type(model[0]) is nn.GRU
+
+
+@pytest.mark.parametrize("model", [None, [torch.nn.GRU(5, 7)], torch.nn.GRU], ids=["None", "list", "class"])
+def test_what_is_no_module(model):
+    with pytest.raises(RecipeError, match=f"model must be a torch.nn.Module, not {type(model).__name__}"):
+        convert(model)

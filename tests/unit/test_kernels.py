@@ -1,10 +1,16 @@
 """The door: which kernel it takes, and what it says when it can't."""
 
+import os
+import warnings
+from pathlib import Path
+
 import pytest
 import torch
 
+from recurra import nn
 from recurra.errors import DataError, RecipeError, StateError, UnsupportedError
-from recurra.kernels import KERNELS, cpu, scan
+from recurra.kernels import KERNELS, cpu, release_memory, scan
+from recurra.kernels.scan import _say_once
 from zoo import CELL_ROWS, KERNEL_ROWS, by, make_cell, make_state, needs_core
 
 LSTM = CELL_ROWS[2]
@@ -31,6 +37,49 @@ def test_auto_takes_the_fastest_that_covers_and_says_why():
     assert "float32 or float64" in half.why
 
 
+def silent(call):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call()
+
+
+@needs_core
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("options", "keywords", "reason"),
+    [
+        ({}, {"lengths": [4, 2, 1]}, "lengths"),
+        ({"layer_norm": True}, {}, "LayerNorm"),
+        ({"zoneout_h": 0.1}, {}, "zoneout"),
+    ],
+    ids=["lengths", "layer_norm", "zoneout"],
+)
+def test_a_slow_loop_is_said_once(options, keywords, reason, dtype):
+    _say_once.cache_clear()
+    layer, x = nn.GRU(5, 7, dtype=dtype, **options), torch.zeros(4, 3, 5, dtype=dtype)
+    text = f"a plain loop runs, .* not 'cpu': .* not {dtype}; not 'aten': .* no {reason}; kernel='loop' takes it"
+    with pytest.warns(UserWarning, match=text) as said:
+        layer(x, **keywords)
+    assert [warning.filename for warning in said] == [__file__]
+    silent(lambda: layer(x, **keywords))
+    _say_once.cache_clear()
+    layer.kernel = "loop"
+    silent(lambda: layer(x, **keywords))
+
+
+@pytest.mark.parametrize("kernel", ["aten", "loop"])
+def test_a_kernel_that_computes_nothing_again_says_so_once(kernel):
+    _say_once.cache_clear()
+    layer, x = nn.GRU(5, 7, checkpoint="gates", kernel=kernel), torch.zeros(4, 3, 5)
+    with torch.no_grad():
+        silent(lambda: layer(x))
+    text = f"checkpoint= does nothing in the kernel '{kernel}', which runs; torch.utils.checkpoint works with any"
+    with pytest.warns(UserWarning, match=text) as said:
+        layer(x)
+    assert [warning.filename for warning in said] == [__file__]
+    silent(lambda: layer(x))
+
+
 @needs_core
 def test_a_kernel_that_can_not_names_those_that_can():
     cell, x, state = setting()
@@ -38,8 +87,10 @@ def test_a_kernel_that_can_not_names_those_that_can():
         UnsupportedError, match=r"'aten' can't run this: torch's ops have no lengths; kernel= cpu, loop or auto"
     ):
         scan(cell, x, state, lengths=torch.tensor([1, 2, 3]), kernel="aten")
-    with pytest.raises(UnsupportedError, match="did you mean 'loop'"):
+    with pytest.raises(RecipeError, match="did you mean 'loop'"):
         scan(cell, x, state, kernel="lop")
+    with pytest.raises(RecipeError, match="kernel None is unknown"):
+        scan(cell, x, state, kernel=None)
 
 
 def test_without_core_the_cpu_kernel_says_what_it_needs(monkeypatch):
@@ -60,6 +111,20 @@ def test_trace_is_the_gates_by_name(row):
     assert torch.allclose(run.trace[cell.gates[0]][0, :2], cell.named_gates(x[0], state)[cell.gates[0]][:2])
     assert all((gate[2:, 1] == 0).all() for gate in run.trace.values())
     assert torch.equal(run.states.h, run.outputs)
+
+
+@needs_core
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read as Linux tells it")
+def test_the_memory_of_a_training_can_be_released():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    layer, x = nn.LSTM(8, 64), torch.zeros(100, 250, 8)  # 5 floats a unit and frame are saved: 32 MB
+    layer(x)[0].sum().backward()
+    before = resident()
+    release_memory()
+    assert before - resident() > 25e6
+    layer(x)[0].sum().backward()
 
 
 @needs_core

@@ -30,7 +30,10 @@ def test_every_cell_and_option_has_a_kernel_and_a_reason():
     assert all(row["kernel"] in KERNELS and row["why"] for row in found["kernels"])
     traced = [row for row in found["kernels"] if row["option"] == "traced gates" and row["device"] == "cpu"]
     assert {row["kernel"] for row in traced} == {"loop"}
-    assert all("gates" in row["why"] for row in traced)
+    assert all("trace=True" in row["why"] for row in traced)
+    slow = [row for row in found["kernels"] if row["option"] in ("bfloat16 with lengths", "bfloat16 with zoneout")]
+    assert len(slow) == 2 * len(CELLS) * len({row["device"] for row in found["kernels"]})
+    assert all(row["kernel"] == "loop" and "several times slower" in row["why"] for row in slow)
 
 
 def test_the_text_says_the_same():

@@ -1,8 +1,10 @@
 """What a caller of recurra.nn's layers can get wrong, and what he is told."""
 
 import inspect
+import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -73,6 +75,8 @@ def test_torchs_own_errors_of_construction(arguments, error):
     ("options", "message"),
     [
         ({"kernel": "cpi"}, "kernel 'cpi' is unknown; did you mean 'cpu'"),
+        ({"kernel": None}, "kernel None is unknown; known: aten, auto, cpu, loop"),
+        ({"kernel": ["cpu"]}, r"kernel \['cpu'\] is unknown; did you mean 'cpu'"),
         ({"recurrent_dropout": 1.5}, "recurrent_dropout must be a probability between 0 and 1, not 1.5"),
         ({"weight_drop": -0.1}, "weight_drop must be a probability"),
         ({"zoneout_h": True}, "zoneout_h must be a probability between 0 and 1, not True"),
@@ -92,12 +96,46 @@ def test_a_kernel_that_can_not_is_said_when_it_is_asked():
         GRU(5, 7, kernel="aten")(torch.zeros(4, 2, 5), lengths=[4, 2])
 
 
-@pytest.mark.parametrize("lengths", [[5, 1], [-1, 2], [1, 2, 3], [1.0, 2.0], [True, True]])
-def test_wrong_lengths(lengths):
-    with pytest.raises(DataError, match="lengths must be"):
-        GRU(5, 7)(torch.zeros(4, 2, 5), lengths=lengths)
-    with pytest.raises(DataError, match=r"reset must be \[2, 4\]"):
-        GRU(5, 7)(torch.zeros(4, 2, 5), reset=torch.zeros(4, 2))
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([5, 1], "lengths must be between 0 and 4, not 1 to 5"),
+        ([-1, 2], "lengths must be between 0 and 4, not -1 to 2"),
+        ([1, 2, 3], r"\[2\] whole numbers \(int64\), not \[3\] torch.int64"),
+        ([1.0, 2.0], r"\[2\] whole numbers \(int64\), not \[2\] torch.float32"),
+        ([True, True], r"\[2\] whole numbers \(int64\), not \[2\] torch.bool"),
+        (torch.ones(2, dtype=torch.complex64), "not .* torch.complex64"),
+        (np.ones(2, np.uint16), "not .* torch.uint16"),
+        (3, r"not \[\] torch.int64"),
+        ([[1, 2]], r"not \[1, 2\] torch.int64"),
+        ([[1], [2, 3]], r"\[2\] whole numbers, not \[\[1\], \[2, 3\]\]"),
+        ("12", r"\[2\] whole numbers, not '12'"),
+        (["1", "2"], r"\[2\] whole numbers, not \['1', '2'\]"),
+        ([None, 2], r"\[2\] whole numbers, not \[None, 2\]"),
+        ({1, 2}, r"\[2\] whole numbers, not \{1, 2\}"),
+        (np.array([[1, 2]] * 9, object), r"\[2\] whole numbers, not array"),
+        ([10**30, 1], r"\[2\] whole numbers, not \[1000"),
+    ],
+)
+def test_wrong_lengths(lengths, message):
+    error, text = words(lambda: GRU(5, 7)(torch.zeros(4, 2, 5), lengths=lengths))
+    assert error is DataError
+    assert re.match(f"lengths must be .*{message.removeprefix('lengths must be ')}", text)
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("reset", "message"),
+    [
+        (torch.zeros(4, 2), r"\(batch first\) of True and False, not \[4, 2\] torch.float32"),
+        (torch.zeros(2, 4, dtype=torch.complex64), r"\(batch first\) of True and False, not \[2, 4\] torch.complex64"),
+        ("never", "of True and False, not 'never'"),
+        ([None], r"of True and False, not \[None\]"),
+    ],
+)
+def test_wrong_resets(reset, message):
+    with pytest.raises(DataError, match=rf"reset must be \[2, 4\] {message}"):
+        GRU(5, 7)(torch.zeros(4, 2, 5), reset=reset)
 
 
 def words(call):
@@ -135,8 +173,47 @@ def test_states_of_another_type_or_number():
         RuntimeError, match="Input and parameter tensors are not at the same device, found input tensor at meta"
     ):
         GRU(5, 7)(torch.zeros(4, 2, 5, device="meta"))
-    with pytest.raises(StateError, match=r"hx of an LSTM is \(h_0, c_0\), not 1 tensors"):
-        LSTM(5, 7)(torch.zeros(4, 2, 5), torch.zeros(1, 2, 7))
+
+
+H = torch.zeros(1, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("layer", "hx", "message"),
+    [
+        (LSTM, H, r"LSTM is \(h_0, c_0\), two tensors, not Tensor"),
+        (LSTM, (H, None), r"LSTM is \(h_0, c_0\), two tensors, not \(Tensor, NoneType\)"),
+        (LSTM, (H.numpy(), H.numpy()), r"LSTM is \(h_0, c_0\), two tensors, not \(ndarray, ndarray\)"),
+        (LSTM, (H, H, H), r"not \(Tensor, Tensor, Tensor\)"),
+        (LSTM, (), r"not \(\)"),
+        (LSTM, {"h": H, "c": H}, "not dict"),
+        (LSTM, 3, "not int"),
+        (GRU, (H,), "GRU is h_0, one tensor, not tuple"),
+        (GRU, H.numpy(), "GRU is h_0, one tensor, not ndarray"),
+        (RNN, [H], "RNN is h_0, one tensor, not list"),
+    ],
+)
+def test_states_that_are_no_tensors(layer, hx, message):
+    packed = torch.nn.utils.rnn.pack_sequence([torch.zeros(4, 5)] * 2)
+    for x in (torch.zeros(4, 2, 5), packed):
+        with pytest.raises(StateError, match=f"hx of .*{message}"):
+            layer(5, 7)(x, hx)
+
+
+@pytest.mark.parametrize(
+    ("x", "kind"),
+    [
+        (None, "NoneType"),
+        (np.zeros((4, 2, 5)), "ndarray"),
+        ([[[0.0]]], "list"),
+        (torch.zeros(4, 2, 5).to_sparse(), "torch.sparse_coo"),
+        (torch.nested.nested_tensor([torch.zeros(4, 5), torch.zeros(3, 5)], layout=torch.jagged), "nested"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_an_input_of_another_kind(x, kind):
+    with pytest.raises(DataError, match=rf"input must be a dense tensor \(padded, with lengths=\) .*, not {kind}$"):
+        GRU(5, 7)(x)
 
 
 def test_lengths_and_resets_of_one_sequence():

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from recurra.kernels.request import Request, Scan
+from recurra.kernels.tracing import jit_traced
 
 NAME = "aten"
 OPS = {"lstm": torch._VF.lstm, "gru": torch._VF.gru, "rnn_tanh": torch._VF.rnn_tanh, "rnn_relu": torch._VF.rnn_relu}
@@ -40,8 +41,8 @@ def run(request: Request) -> Scan:
     if weight_hr is not None:
         weights.append(weight_hr)
     hx: list[Tensor] = [part.unsqueeze(0).contiguous() for part in request.state]
-    # has_biases, num_layers, dropout, train, bidirectional
-    options = (True, 1, 0.0, torch.is_grad_enabled(), False)
+    # has_biases, num_layers, dropout, train (cuDNN's backward needs it; a trace keeps the layer's, as torch.nn does), bidirectional
+    options = (True, 1, 0.0, request.training if jit_traced() else torch.is_grad_enabled(), False)
     op, first = OPS[cell.name], hx if len(hx) > 1 else hx[0]
     if sizes is None:
         outputs, *last = op(x.flip(0) if request.reverse else x, first, weights, *options, False)

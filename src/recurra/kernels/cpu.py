@@ -35,7 +35,8 @@ def refuses(request: Request) -> str | None:
         if tensor.device.type != "cpu":
             return f"it runs on the CPU, not on {tensor.device}"
         if tensor.dtype != dtype or dtype not in (torch.float32, torch.float64):
-            return f"it takes float32 or float64 throughout, not {dtype} with {tensor.dtype}"
+            kinds = dtype if tensor.dtype == dtype else f"{dtype} with {tensor.dtype}"
+            return f"it takes float32 or float64 throughout, not {kinds}"
     return None
 
 
@@ -74,15 +75,21 @@ def forward(request: Request, keep: bool) -> Ran:
 
 def backward(
     request: Request,
-    ran: Ran,
+    outputs: Tensor,
+    saved: Tensor,
     d_outputs: Tensor | None,
     d_state: tuple[Tensor | None, ...],
     d_cells: Tensor | None,
     wanted: frozenset[str],
 ) -> dict[str, Tensor]:
-    """Gradients by name (x, h, c and the weights, of which those in `wanted`), from those of what `forward` gave; None is zero."""
-    if ran.saved is None or (request.checkpoint < 0 and not ran.saved.numel()):  # e.g. exported without gradients
-        ran = forward(request, True)
+    """Gradients by name (x, h, c and the weights, of which those in `wanted`), from those of what `forward` gave; None is zero.
+
+    `outputs` and `saved` are the Ran's. An empty one is missing (changed since; exported without gradients): forward runs again.
+    """
+    lacks_saved = request.checkpoint < 0 and not saved.numel()
+    if lacks_saved or not outputs.numel():
+        again = forward(request, lacks_saved)
+        outputs, saved = again.outputs, saved if again.saved is None else again.saved
     call, run = _call(request), _arrays(request)
     x, h0 = run["x"], run["h0"]
     lstm = request.cell.name == "lstm"
@@ -97,9 +104,9 @@ def backward(
     incoming = [
         None if d is None else d.contiguous() for d in (d_outputs, d_cells, *d_state, *([] if lstm else [None]))
     ]
-    y = ran.outputs.contiguous()  # every tensor has a name, so that none is gone before its address is used
+    y = outputs.contiguous()  # every tensor has a name, so that none is gone before its address is used
     call.backward(
-        *_addresses(x, run["reset"], h0, run["c0"], y, run["h_mask"], ran.saved),
+        *_addresses(x, run["reset"], h0, run["c0"], y, run["h_mask"], saved),
         *_addresses(*run["weights"]),
         *_addresses(*incoming),
         *_addresses(given.get("x"), given["h"], given.get("c")),
@@ -192,6 +199,12 @@ def _saved(call: Any, x: Tensor) -> Tensor:
     if numbers < MANY_NUMBERS:
         return x.new_empty(numbers)
     return _core.saved_memory(numbers, x.dtype == torch.float64)
+
+
+def release_memory() -> None:
+    """Give the system back the memory that waits for the next training step: 512 MB at most, which otherwise stay with the process."""
+    if _core is not None:
+        _core.release_saved_memory()
 
 
 def _plain(tensor: Tensor | None) -> Tensor | None:

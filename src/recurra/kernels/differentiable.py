@@ -3,6 +3,7 @@
 eager                                      an autograd.Function around cpu.forward and cpu.backward
 compiled, exported, vmap over inputs       the custom op (op.py)
 second derivatives, forward mode, other transforms of torch.func       the loop, which torch differentiates any number of times
+torch.jit.trace                            none: it records nothing of csrc/
 """
 
 from typing import Any
@@ -12,17 +13,21 @@ from torch import Tensor
 
 from recurra.kernels import cpu, loop, op
 from recurra.kernels.request import WEIGHTS, Request, Scan
-from recurra.kernels.tracing import forward_mode, mapped_gradient, only_mapped, traced, transformed
+from recurra.kernels.tracing import forward_mode, jit_traced, mapped_gradient, only_mapped, traced, transformed
 
 NAME = "cpu"
-refuses = cpu.refuses
+
+
+def refuses(request: Request) -> str | None:
+    """Why it can't, or None."""
+    return "torch.jit.trace can't record it" if jit_traced() else cpu.refuses(request)
 
 
 def run(request: Request) -> Scan:
     """A request that `refuses` takes."""
     if traced(request.x) or (transformed() and only_mapped(_shared(request))):
         return _scan(request, *op.run(request))
-    if transformed() or forward_mode() or torch._C._get_tracing_state() is not None:  # torch.jit.trace
+    if transformed() or forward_mode():
         return loop.run(request)._replace(kernel=NAME)
     named = request.named
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in named.values()):
@@ -64,13 +69,13 @@ class _Scan(torch.autograd.Function):
         for name in ("lengths", "reset", "batch_sizes"):  # a caller may use their memory again before backward
             if ctx.request.__dict__[name] is not None:
                 ctx.request.__dict__[name] = ctx.request.__dict__[name].clone()
-        ctx.save_for_backward(*tensors, ran.outputs, *ran.state, ran.cells, ran.saved)
+        ctx.save_for_backward(*tensors, ran.outputs, ran.saved)
         return ran.outputs, *ran.state, ran.cells if request.states else None
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        names, count, kept = ctx.names, len(ctx.names), ctx.saved_tensors
-        tensors, (outputs, *state, cells, saved) = kept[:count], kept[count:]
+        names = ctx.names
+        *tensors, outputs, saved = _kept(ctx)
         wanted = frozenset(name for name, need in zip(names, ctx.needs_input_grad[2:], strict=True) if need)
         d_outputs, *d_state, d_cells = grads
         # create_graph=True: the gradient itself must have one; is_grads_batched=True: the gradients are mapped tensors
@@ -78,8 +83,19 @@ class _Scan(torch.autograd.Function):
             named = dict(zip(names, tensors, strict=True))
             got = loop.gradients(ctx.request, named, d_outputs, d_state, d_cells, wanted)
         else:
-            parts = len(state)
+            parts = len(d_state)
             request = _with(ctx.request, tensors[0], ctx.request.cell.State(*tensors[1 : 1 + parts]))
-            ran = cpu.Ran(outputs, tuple(state), cells, saved)
-            got = cpu.backward(request, ran, d_outputs, tuple(d_state), d_cells, wanted)
+            got = cpu.backward(request, outputs, saved, d_outputs, tuple(d_state), d_cells, wanted)
         return None, None, *(got.get(name) for name in names)
+
+
+def _kept(ctx: Any) -> tuple[Tensor, ...]:
+    """The saved tensors, with an empty one for outputs that were changed in place, as torch.nn allows: they are computed again."""
+    try:
+        return ctx.saved_tensors
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+    outputs = ctx._raw_saved_tensors[-2]
+    outputs.register_hooks(lambda changed: None, lambda _: torch.empty(0))
+    return ctx.saved_tensors  # raises again where it was another tensor

@@ -66,15 +66,14 @@ def _request(flat: tuple[Any, ...] | list[Any]) -> Request:
     schema=f"({_ARGUMENTS}, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _op(*flat: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """outputs, h, c, cells, saved: what a Ran holds, empty where it has none, cells flat where nobody asked for them."""
+    """outputs, h, c, cells, saved: what a Ran holds, empty where it has none."""
     keep = flat[-1]
     request = _request(flat[:-1])
     ran = cpu.forward(request, keep)
-    none = request.x.new_empty
     h, *others = ran.state
-    c = others[0] if others else none(0)
-    cells = none(0) if ran.cells is None else ran.cells if request.states else ran.cells.reshape(-1)
-    return ran.outputs, h, c, cells, none(0) if ran.saved is None else ran.saved
+    parts = (others[0] if others else None, ran.cells, ran.saved)
+    c, cells, saved = (request.x.new_empty(0) if part is None else part for part in parts)
+    return ran.outputs, h, c, cells, saved
 
 
 @_op.register_fake
@@ -83,46 +82,47 @@ def _(*flat: Any) -> tuple[Tensor, ...]:
     request = _request(rest)
     x, state = request.x, request.state
     time = x.shape[:-1]
-    unknown = torch.library.get_ctx().new_dynamic_size if keep else lambda: 0
     lstm = len(state) > 1
     c = x.new_empty(state[1].shape if lstm else 0)
-    cells = x.new_empty((*time, c.shape[-1]) if lstm and request.states else unknown() if lstm else 0)
-    return x.new_empty(*time, state[0].shape[1]), x.new_empty(state[0].shape), c, cells, x.new_empty(unknown())
+    cells = x.new_empty((*time, c.shape[-1]) if lstm and request.states else 0)
+    saved = x.new_empty(torch.library.get_ctx().new_dynamic_size() if keep else 0)
+    return x.new_empty(*time, state[0].shape[1]), x.new_empty(state[0].shape), c, cells, saved
 
 
 @torch.library.custom_op(
     "recurra::scan_backward",
     mutates_args=(),
-    schema=f"(Tensor? d_outputs, Tensor? d_h, Tensor? d_c, Tensor? d_cells, Tensor outputs, Tensor h_n, Tensor c_n, Tensor cells, "
-    f"Tensor saved, {_ARGUMENTS}, str wanted) -> Tensor[]",
+    schema=f"(Tensor? d_outputs, Tensor? d_h, Tensor? d_c, Tensor? d_cells, Tensor outputs, Tensor saved, {_ARGUMENTS}, str wanted) "
+    "-> Tensor[]",
 )
-def _backward_op(d_outputs: Any, d_h: Any, d_c: Any, d_cells: Any, *flat: Any) -> list[Tensor]:
-    outputs, h_n, c_n, cells, saved, *rest, wanted = flat
+def _backward_op(
+    d_outputs: Any, d_h: Any, d_c: Any, d_cells: Any, outputs: Any, saved: Any, *flat: Any
+) -> list[Tensor]:
+    *rest, wanted = flat
     request = _request(rest)
-    lstm = len(request.state) > 1
-    every = cells.view(*outputs.shape[:-1], c_n.shape[-1]) if lstm and cells.numel() else None
-    ran = cpu.Ran(outputs, (h_n, c_n) if lstm else (h_n,), every, saved)
+    d_state = (d_h, d_c) if len(request.state) > 1 else (d_h,)
     names = wanted.split()
-    got = cpu.backward(request, ran, d_outputs, (d_h, d_c) if lstm else (d_h,), d_cells, frozenset(names))
+    got = cpu.backward(request, outputs, saved, d_outputs, d_state, d_cells, frozenset(names))
     return [got[name].contiguous() for name in names]
 
 
 @_backward_op.register_fake
 def _(*flat: Any) -> list[Tensor]:
     *rest, wanted = flat
-    named = dict(zip(_TENSORS, rest[9:], strict=False))
+    named = dict(zip(_TENSORS, rest[6:], strict=False))
     return [named[name].new_empty(named[name].shape) for name in wanted.split()]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[: len(_TENSORS)], *output)
+    outputs, _, _, _, saved = output
+    ctx.save_for_backward(*inputs[: len(_TENSORS)], outputs, saved)
     ctx.numbers = inputs[len(_TENSORS) : -1]
 
 
 def _gradients(ctx: Any, d_outputs: Any, d_h: Any, d_c: Any, d_cells: Any, _: Any) -> tuple[Any, ...]:
-    saved, count = ctx.saved_tensors, len(_TENSORS)
-    flat = [*saved[:count], *ctx.numbers]
+    *tensors, outputs, saved = ctx.saved_tensors
+    flat = [*tensors, *ctx.numbers]
     names = [name for name, need in zip(_TENSORS, ctx.needs_input_grad, strict=False) if need]
     request = _request(flat)
     lstm = len(request.state) > 1
@@ -131,7 +131,7 @@ def _gradients(ctx: Any, d_outputs: Any, d_h: Any, d_c: Any, d_cells: Any, _: An
         named = {**request.named, "weight_ih": request.cell.weight_ih, "bias_ih": request.cell.bias_ih}
         got = loop.gradients(request, named, d_outputs, [d_h, d_c] if lstm else [d_h], d_cells, frozenset(names))
     else:
-        grads = torch.ops.recurra.scan_backward(d_outputs, d_h, d_c, d_cells, *saved[count:], *flat, " ".join(names))
+        grads = torch.ops.recurra.scan_backward(d_outputs, d_h, d_c, d_cells, outputs, saved, *flat, " ".join(names))
         got = dict(zip(names, grads, strict=True))
     return *(got.get(name) for name in _TENSORS), *(None for _ in ctx.numbers), None
 

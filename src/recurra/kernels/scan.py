@@ -11,10 +11,12 @@ from recurra.cells import Cell
 from recurra.errors import DataError, RecipeError, StateError, UnsupportedError, nearest
 from recurra.kernels import aten, differentiable, loop
 from recurra.kernels.request import Request, Scan
-from recurra.kernels.tracing import traced, transformed
+from recurra.kernels.tracing import jit_traced, traced, transformed
 
 KERNELS = {"cpu": differentiable, "aten": aten, "loop": loop}
 """Fastest first: see docs/benchmarks.md. `cpu` is csrc/, `aten` torch's own ops, for GPUs and half precision."""
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def scan(
@@ -44,7 +46,8 @@ def scan(
     `batch_sizes` [T]: x is packed, [N, I], as a PackedSequence has it. `reverse`: from each row's last valid step to its first.
     `recurrent_dropout`, `zoneout_h` and `zoneout_c` are probabilities, `training` says how they act (see kernels/loop.py), `seed`
     (int64 scalar, see kernels/masks.py) and `stream` decide their masks. `checkpoint`: "none", "gates" or "every 16", what backward
-    computes again to save memory. `kernel`: "auto", or a name in KERNELS; UnsupportedError says which can where that one can't.
+    computes again to save memory, in the kernel `cpu`. `kernel`: "auto", or a name in KERNELS; UnsupportedError says which can where
+    that one can't.
 
     Raises DataError for a wrong x, lengths or reset, StateError for a wrong state, RecipeError for a wrong option.
     """
@@ -74,14 +77,15 @@ def scan(
 def run(request: Request, kernel: str = "auto") -> Scan:
     """A request that is known to be right, by the named kernel or the fastest."""
     name, why = choose(request, kernel)
+    if name != "cpu" and not torch.compiler.is_compiling():
+        _say(request, kernel, name, why)
     return KERNELS[name].run(request)._replace(why=why)
 
 
 def choose(request: Request, kernel: str = "auto") -> tuple[str, str]:
     """The kernel for a request, and why in a sentence."""
     if kernel != "auto":
-        if kernel not in KERNELS:
-            raise UnsupportedError(f"kernel '{kernel}' is unknown; {nearest(kernel, [*KERNELS, 'auto'])}")
+        check_kernel(kernel)
         reason = KERNELS[kernel].refuses(request)
         if reason:
             able = [name for name, module in KERNELS.items() if not module.refuses(request)]
@@ -91,16 +95,35 @@ def choose(request: Request, kernel: str = "auto") -> tuple[str, str]:
     for name, module in KERNELS.items():
         reason = module.refuses(request)
         if not reason:
-            if name == "loop" and request.x.is_cuda and not request.trace and not torch.compiler.is_compiling():
-                _slow(refusals[-1].split(": ", 1)[1])
-            return name, f"the fastest that covers the request{''.join(refusals)}"
+            if name == "loop" and jit_traced():
+                raise UnsupportedError(
+                    "torch.jit.trace would keep the loop's number of steps: use torch.export or torch.compile, "
+                    "recurra.nn.convert(model, back=True) before it, or kernel='loop' where that number stays"
+                )
+            plain = "a plain loop runs, several times slower than a kernel"
+            return name, f"{plain if name == 'loop' else 'the fastest that covers the request'}{''.join(refusals)}"
         refusals.append(f"; not '{name}': {reason}")
     raise AssertionError("the loop covers everything")
 
 
-@functools.cache  # once for each reason
-def _slow(reason: str) -> None:
-    warnings.warn(f"on this GPU a plain loop runs, several times slower than cuDNN: {reason}", stacklevel=6)
+def _say(request: Request, kernel: str, name: str, why: str) -> None:
+    """What the caller may not expect of a kernel other than `cpu`."""
+    if name == "loop" and kernel == "auto" and not request.trace and not request.x.is_meta:
+        _say_once(f"{why}; kernel='loop' takes it without this message")
+    if request.checkpoint >= 0 and torch.is_grad_enabled() and any(part.requires_grad for part in request.tensors):
+        _say_once(f"checkpoint= does nothing in the kernel '{name}', which runs; torch.utils.checkpoint works with any")
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    warnings.warn(text, stacklevel=9)  # the call of the layer
+
+
+def check_kernel(kernel: str) -> None:
+    """RecipeError for what is neither "auto" nor a name in KERNELS."""
+    names = [*KERNELS, "auto"]
+    if not isinstance(kernel, str) or kernel not in names:
+        raise RecipeError(f"kernel {kernel!r} is unknown; {nearest(str(kernel), names)}")
 
 
 def saved_steps(checkpoint: str) -> int:
@@ -169,12 +192,15 @@ def check_ragged(steps: int, rows: int, lengths: Tensor | None, reset: Tensor | 
     Values are read only where that costs no wait for a device, and not while a graph is traced or a function mapped.
     """
     if lengths is not None:
-        if tuple(lengths.shape) != (rows,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-            raise DataError(f"lengths must be [{rows}] whole numbers, not {list(lengths.shape)} {lengths.dtype}")
+        if tuple(lengths.shape) != (rows,) or lengths.dtype not in _WHOLE:
+            raise DataError(
+                f"lengths must be [{rows}] whole numbers (int64), not {list(lengths.shape)} {lengths.dtype}"
+            )
         hidden = traced(lengths) or transformed()
         if rows and lengths.device.type == "cpu" and not hidden:
             low, high = (int(end) for end in lengths.aminmax())
             if low < 0 or high > steps:
                 raise DataError(f"lengths must be between 0 and {steps}, not {low} to {high}")
-    if reset is not None and tuple(reset.shape) != (rows, steps):
-        raise DataError(f"reset must be [{rows}, {steps}] (batch first), not {list(reset.shape)}")
+    if reset is not None and (tuple(reset.shape) != (rows, steps) or reset.dtype not in (torch.bool, *_WHOLE)):
+        want = f"[{rows}, {steps}] (batch first) of True and False"
+        raise DataError(f"reset must be {want}, not {list(reset.shape)} {reset.dtype}")

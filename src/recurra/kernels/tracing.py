@@ -14,6 +14,11 @@ def traced(tensor: Tensor) -> bool:
     return torch.compiler.is_compiling() or type(tensor) not in (Tensor, torch.nn.Parameter)
 
 
+def jit_traced() -> bool:
+    """Whether torch.jit.trace, or the ONNX exporter with dynamo=False, records torch's ops: a loop's steps, but none of csrc/."""
+    return torch._C._get_tracing_state() is not None
+
+
 def transformed() -> bool:
     """Whether this is inside torch.func: vmap, grad, jvp or those built on them."""
     return _functorch.peek_interpreter_stack() is not None

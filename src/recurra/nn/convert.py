@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.nn.utils import parametrize
 
-from recurra.errors import UnsupportedError
+from recurra.errors import RecipeError, UnsupportedError
 from recurra.nn.recurrent import GRU, LSTM, RNN
 
 OURS: dict[type[Any], type[Any]] = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: RNN}
@@ -16,10 +16,12 @@ def convert(model: Any, *, back: bool = False) -> Any:
 
     Each module stays the same object of another class: its parameters, buffers, hooks, mode, device and whoever else holds it go on,
     optimisers included. Subclasses of torch's are left alone, since they may compute something else.
-    Raises UnsupportedError, before anything is changed, where `back` meets an option that torch lacks.
+    Raises UnsupportedError, before anything is changed, where `back` meets an option that torch lacks; RecipeError for no module.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise RecipeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     kinds: dict[type[Any], type[Any]] = {ours: theirs for theirs, ours in OURS.items()} if back else OURS
-    found = [module for module in model.modules() if _kind(module) in kinds]
+    found: list[Any] = [module for module in model.modules() if _kind(module) in kinds]
     if back:
         for module in found:
             beyond = [

@@ -7,12 +7,13 @@ Same constructor, parameter names, initial weights from the same seed, shapes, e
     recurrent_dropout   one mask for all steps on the h that weight_hh sees                          Gal and Ghahramani 2016
     weight_drop         one mask a call on weight_hh                                                       Merity et al. 2018
     zoneout_h, _c       a unit keeps its old value with this probability                                  Krueger et al. 2017
-    checkpoint          "none", "gates" or "every 16": what backward computes again to save memory           Chen et al. 2016
+    checkpoint          "none", "gates" or "every 16": what backward computes again for memory ("cpu" alone) Chen et al. 2016
     peepholes           LSTM: the gates see c                                                     Gers and Schmidhuber 2000
     coupled             LSTM: f = 1 - i, so three blocks of weights, i g o                                  Greff et al. 2017
 
 They are kin of torch.nn.RNNBase but not of torch.nn.LSTM, RNN and GRU: torch.compile breaks its graph at those. `recurra.nn.convert`
-swaps them in a model, both ways.
+swaps them in a model, both ways. torch.compile, torch.export and torch.func take them; torch.jit.trace (and so the ONNX exporter with
+dynamo=False) without lengths, resets and options; torch.jit.script, torch.fx and the ONNX exporter with dynamo=True don't.
 """
 
 import math
@@ -24,9 +25,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.utils.rnn import PackedSequence
 
-from recurra.errors import RecipeError, nearest
-from recurra.kernels import KERNELS
-from recurra.kernels.scan import probability, saved_steps
+from recurra.errors import RecipeError, UnsupportedError
+from recurra.kernels.scan import check_kernel, probability, saved_steps
 from recurra.nn.stack import run_layers
 
 Lengths = Tensor | Sequence[int] | None
@@ -60,9 +60,7 @@ class Recurrent(torch.nn.RNNBase):
 
     def _set_options(self, options: dict[str, Any], device: Any, dtype: torch.dtype | None) -> None:
         """Check and keep what differs from the defaults, and add the parameters that it asks for, after torch's."""
-        kernel = options["kernel"]
-        if kernel != "auto" and kernel not in KERNELS:
-            raise RecipeError(f"kernel '{kernel}' is unknown; {nearest(kernel, [*KERNELS, 'auto'])}")
+        check_kernel(options["kernel"])
         saved_steps(options["checkpoint"])
         for name, value in options.items():
             default = getattr(type(self), name)
@@ -120,6 +118,13 @@ class Recurrent(torch.nn.RNNBase):
             for group in self.all_weights:
                 sizes = (group[0].shape[1], mode, self.hidden_size, self.proj_size, 1, False, False)
                 torch.ops.aten._cudnn_rnn_flatten_weight(group, len(group), *sizes)
+
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script asks for first."""
+        raise UnsupportedError(
+            "torch.jit.script can't compile recurra's layers: use torch.export or torch.compile, "
+            "or recurra.nn.convert(model, back=True) before it"
+        )
 
     def extra_repr(self) -> str:
         """torch's, and our options where set."""
@@ -183,6 +188,8 @@ class RNN(Recurrent):
         `reset` [B, T]: zeroes the state BEFORE step t, as if a new sequence began there, in both directions.
         `states`: also every state, a third element: for each layer the cell's State, each field [T, B, D * H] (laid out as output).
         A PackedSequence gives one, as torch's; it has neither lengths nor reset nor states.
+        The output may be changed in place before backward, which then computes it again; not through `.data` or numpy, which torch
+        does not see.
         Raises DataError for wrong lengths or reset; torch's errors for the rest.
         """
         output, (h,), *every = run_layers(self, input, None if hx is None else (hx,), lengths, reset, states)
@@ -237,7 +244,7 @@ class GRU(Recurrent):
     ) -> Any:
         """input [T, B, I] (or [B, T, I] with batch_first, or [T, I]), hx [layers * directions, B, H] -> output [T, B, D * H], h_n.
 
-        `lengths`, `reset`, `states`, packed input and errors as in `RNN.forward`.
+        The rest, errors too, as in `RNN.forward`.
         """
         output, (h,), *every = run_layers(self, input, None if hx is None else (hx,), lengths, reset, states)
         return output, h, *every
@@ -301,7 +308,7 @@ class LSTM(Recurrent):
     ) -> Any:
         """input [T, B, I] (or [B, T, I] with batch_first, or [T, I]), hx (h, c) each [layers * directions, B, H] -> output, (h_n, c_n).
 
-        With a projection h and output are proj_size wide. `lengths`, `reset`, `states`, packed input and errors as in `RNN.forward`.
+        With a projection h and output are proj_size wide. The rest, errors too, as in `RNN.forward`.
         """
         return run_layers(self, input, hx, lengths, reset, states)
 

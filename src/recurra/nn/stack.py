@@ -1,6 +1,7 @@
 """One call of a layer module: checks as torch's, then layer after layer, direction beside direction, each one scan."""
 
 import contextlib
+import reprlib
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from recurra.cells import CELLS, Cell
-from recurra.errors import DataError, StateError
+from recurra.errors import DataError, StateError, UnsupportedError
 from recurra.kernels import masks
 from recurra.kernels.request import Request
 from recurra.kernels.scan import check_ragged, saved_steps
@@ -22,6 +23,14 @@ def run_layers(layer: Any, input: Any, hx: State | None, lengths: Any, reset: Te
     """(output, final state[, every state]) of a `recurra.nn` module; see `recurra.nn.LSTM.forward`."""
     if isinstance(input, PackedSequence):
         return _packed(layer, input, hx, lengths, reset, states)
+    if not isinstance(input, Tensor) or input.is_nested or input.layout != torch.strided:
+        if isinstance(input, torch.fx.Proxy):
+            raise UnsupportedError(
+                "torch.fx can't trace into recurra's layers: use torch.export or torch.compile, a Tracer whose "
+                "is_leaf_module holds for them, or recurra.nn.convert(model, back=True) before it"
+            )
+        kind = type(input).__name__ if not isinstance(input, Tensor) else "nested" if input.is_nested else input.layout
+        raise DataError(f"input must be a dense tensor (padded, with lengths=) or a PackedSequence, not {kind}")
     if input.dim() not in (2, 3):
         what = "2D or 3D, got {}D tensor instead" if layer.mode.startswith("RNN") else "2D or 3D, got {}D instead"
         raise ValueError(f"{layer.mode.split('_')[0]}: Expected input to be {what.format(input.dim())}")
@@ -32,15 +41,11 @@ def run_layers(layer: Any, input: Any, hx: State | None, lengths: Any, reset: Te
     x = input.transpose(0, 1) if batch_first else input
     state = _checked(layer, input, x, state, x.shape[1], None)
     if lengths is not None:
-        lengths = torch.as_tensor(lengths, device=x.device)
+        lengths = _tensor("lengths", lengths, f"[{x.shape[1]}] whole numbers").to(x.device)
         lengths = lengths if batched or lengths.dim() else lengths.unsqueeze(0)
     if reset is not None:
-        reset = torch.as_tensor(reset, device=x.device)
-        if reset.is_floating_point():
-            want = [x.shape[1], x.shape[0]]
-            raise DataError(f"reset must be {want} of True and False, not {list(reset.shape)} {reset.dtype}")
-    if reset is not None and not batched and reset.dim() == 1:
-        reset = reset.unsqueeze(0)
+        reset = _tensor("reset", reset, f"[{x.shape[1]}, {x.shape[0]}] of True and False").to(x.device)
+        reset = reset if batched or reset.dim() != 1 else reset.unsqueeze(0)
     check_ragged(x.shape[0], x.shape[1], lengths, reset)
     output, final, every = _run(layer, x, state, lengths, reset, None, states)
     if batch_first:
@@ -50,6 +55,13 @@ def run_layers(layer: Any, input: Any, hx: State | None, lengths: Any, reset: Te
         output, final = output.squeeze(0 if batch_first else 1), tuple(part.squeeze(1) for part in final)
         every = tuple(type(s)(*(part.squeeze(0 if batch_first else 1) for part in s)) for s in every)
     return (output, final, every) if states else (output, final)
+
+
+def _tensor(name: str, value: Any, want: str) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(f"{name} must be {want}, not {' '.join(reprlib.repr(value).split())}") from None
 
 
 def _packed(layer: Any, input: PackedSequence, hx: State | None, lengths: Any, reset: Any, states: bool) -> Any:
@@ -76,12 +88,13 @@ def _given_state(layer: Any, hx: State | None, batched: bool) -> State | None:
     if hx is None:
         return None
     lstm = layer.mode == "LSTM"
-    try:
-        h, *others = hx
-    except TypeError:
-        raise StateError(f"hx of an LSTM is (h_0, c_0), not {type(hx).__name__}") from None
-    if len(others) != lstm:
-        raise StateError(f"hx of an LSTM is (h_0, c_0), not {1 + len(others)} tensors")
+    parts = tuple(hx) if isinstance(hx, tuple | list | Tensor) else (hx,)
+    if len(parts) != 1 + lstm or not all(isinstance(part, Tensor) for part in parts):
+        kinds = [type(part).__name__ for part in parts]
+        want = "(h_0, c_0), two tensors" if lstm else "h_0, one tensor"
+        got = kinds[0] if len(kinds) == 1 else f"({', '.join(kinds)})"
+        raise StateError(f"hx of {layer.mode.split('_')[0]} is {want}, not {got}")
+    h, *others = parts
     want = 3 if batched else 2
     if h.dim() != want or (lstm and others[0].dim() != want):
         kind = "batched 3-D" if batched else "unbatched 2-D"

@@ -106,9 +106,9 @@ class Recurrent:
         Raises DataError where rows is no number from 1 on; UnsupportedError for other weights, for int8 with rnn_relu, and for int8 where
         a weight is not finite.
         """
-        if not isinstance(rows, int | np.integer) or rows < 1:
+        if not isinstance(rows, int | np.integer) or isinstance(rows, bool) or rows < 1:
             raise DataError(f"rows must be a whole number from 1 on, not {rows!r}")
-        if weights not in plain.MATRICES:
+        if not isinstance(weights, str) or weights not in plain.MATRICES:
             raise UnsupportedError(f"weights must be one of {', '.join(plain.MATRICES)}, not {weights!r}")
         if weights == "int8" and self._kind == "rnn_relu":
             raise UnsupportedError("int8 needs |h| <= 1, which rnn_relu does not keep: use bfloat16 or float32")
