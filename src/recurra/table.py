@@ -8,12 +8,11 @@ import polars as pl
 
 from recurra.errors import DataError, nearest
 from recurra.panel import Columns, Panel
-from recurra.tablefile import Source, broken, open_table, write
+from recurra.tablefile import MISSING, Source, broken, open_table, write
 from recurra.timestep import Step, positions, word
 
 __all__ = ["Columns", "Panel", "Step", "read", "write"]
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")  # how text files write a missing number
 WHOLE = r"^([+-]?[0-9]+)\.0+$"  # a number without a fraction, written as one with
 SAMPLE = 10_000  # rows of a CSV file that decide whether a covariate is numeric
 FORMATS = tuple(
@@ -28,7 +27,7 @@ def read(
     levels: Mapping[str, tuple[str, ...]] | None = None,
     step: Step | None = None,
 ) -> Panel:
-    """Read a long table: a path (.csv, .csv.gz, .parquet, .jsonl) or a pandas, Polars or pyarrow frame.
+    """Read a long table: a path (.csv, .tsv, .jsonl, each with .gz or without; .parquet) or a pandas, Polars or pyarrow frame.
 
     levels, step: those of the trained model, when predicting: unknown categories and another step are refused.
     Raises DataError: one line with the file, the series, row or value, and the way out. Series may be interleaved in

@@ -15,7 +15,8 @@ import polars as pl
 from recurra.errors import DataError, nearest
 from recurra.timestep import word
 
-ENDINGS = (".csv", ".csv.gz", ".parquet", ".jsonl")
+ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".jsonl", ".jsonl.gz")
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")  # how text files write a missing number
 
 
 class Source(NamedTuple):
@@ -37,8 +38,8 @@ def short(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def open_table(source: Any, columns: Sequence[str]) -> Source:
-    """Open `source` (a path or a frame), narrowed to `columns` where it has them; reads little or nothing.
+def open_table(source: Any, columns: Sequence[str] | None) -> Source:
+    """Open `source` (a path or a frame), narrowed to `columns` where it has them (None: all); reads little or nothing.
 
     Raises DataError: no such file, unknown ending, empty, not UTF-8, broken, or not a frame that narwhals understands.
     """
@@ -51,7 +52,7 @@ def open_table(source: Any, columns: Sequence[str]) -> Source:
     except TypeError:
         kind = type(source).__name__
         raise DataError(f"a table is a path or a pandas, Polars or pyarrow frame, not {kind}: convert it") from None
-    used = frame.select([name for name in columns if name in frame.columns])
+    used = frame if columns is None else frame.select([name for name in columns if name in frame.columns])
     try:
         return Source(used.to_polars().lazy(), "the table", False, None, tuple(map(str, frame.columns)))
     except Exception as error:  # pandas object columns of mixed types fail in pyarrow, in many ways
@@ -83,7 +84,8 @@ def ending_of(path: Path) -> str:
     raise DataError(f"{path}: unknown ending '{path.suffix}': use one of {', '.join(ENDINGS)}")
 
 
-def _open_file(path: Path) -> Source:
+def check_file(path: Path) -> None:
+    """Raises DataError where `path` is no file, with the nearest name in its folder."""
     if not path.is_file():
         if path.is_dir():
             raise DataError(f"{path} is a folder: give the path of a file in it")
@@ -93,7 +95,11 @@ def _open_file(path: Path) -> Source:
         raise DataError(
             f"no such file: {path}: {nearest(path.name, (p.name for p in folder.iterdir() if p.is_file()))}"
         )
-    ending, where = ending_of(path), str(path)
+
+
+def _open_file(path: Path) -> Source:
+    check_file(path)
+    ending, where = ending_of(path).removesuffix(".gz"), str(path)
     if path.stat().st_size == 0:
         raise DataError(f"{where} is empty: a table has a header line and rows")
     try:
@@ -101,8 +107,10 @@ def _open_file(path: Path) -> Source:
             source = Source(pl.scan_parquet(path), where, False, None)
         elif ending == ".jsonl":
             source = Source(pl.scan_ndjson(path, infer_schema_length=None), where, False, 1)
-        else:
-            source = Source(pl.scan_csv(path, infer_schema=False, separator=_separator(path)), where, True, 2)
+        else:  # tab-separated text has no quotes: a quotation mark is one
+            mark, quote = ("\t", None) if ending == ".tsv" else (_separator(path), '"')
+            scan = pl.scan_csv(path, infer_schema=False, separator=mark, quote_char=quote)
+            source = Source(scan, where, True, 2)
         source.frame.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise broken(path, error) from error
@@ -112,7 +120,7 @@ def _open_file(path: Path) -> Source:
 def _separator(path: Path) -> str:
     """The one of , ; tab | that the header line has most of. Raises DataError where a name stands twice in it."""
     try:
-        with _bytes(path) as file:
+        with open_bytes(path) as file:
             header = file.readline(65536)
     except (OSError, EOFError) as error:
         raise DataError(f"{path} is not a gzip file: {short(error)}") from None
@@ -124,14 +132,26 @@ def _separator(path: Path) -> str:
     return mark
 
 
-def _bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> IO[bytes]:
+    """The bytes of a file; of what is in it, where it is a .gz file."""
     return gzip.open(path) if path.name.endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
+    """The first line, counted from 1, that is no text in `encoding`, and its first bad byte; None where lines don't show it."""
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError as error:
+                return number, line[error.start]
+    return None
 
 
 def _too_long(path: Path) -> str:
     """Which line has more fields than the header, in words."""
     mark = _separator(path)
-    with _bytes(path) as file:
+    with open_bytes(path) as file:
         lines = csv.reader((line.decode("utf-8", "replace") for line in file), delimiter=mark)
         width = len(next(lines))
         for row in lines:
@@ -147,15 +167,17 @@ def _no_constant(text: str) -> float:
 def broken(where: Path | str, error: BaseException) -> DataError:
     """The DataError for a file that its reader can't read."""
     path, message = Path(where), short(error)
-    ending = path.suffix.lower()
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix
     if "utf" in message.lower():
-        return DataError(f"{where} is not UTF-8 text: save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')")
+        found = undecodable(path, "utf-8") if path.is_file() else None
+        at = f" (line {found[0]})" if found else ""
+        return DataError(f"{where} is not UTF-8 text{at}: save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')")
     if isinstance(error, pl.exceptions.NoDataError):
         return DataError(f"{where} is empty: a table has a header line and rows")
     if ending == ".parquet":
         return DataError(f"{where} is broken or no Parquet file ({message}): write it again")
     if ending == ".jsonl" and path.is_file():
-        with path.open("rb") as file:
+        with open_bytes(path) as file:
             for number, line in enumerate(file, start=1):
                 try:
                     good = not line.strip() or isinstance(json.loads(line, parse_constant=_no_constant), dict)
@@ -171,15 +193,17 @@ def broken(where: Path | str, error: BaseException) -> DataError:
 
 
 def write(frame: dict[str, np.ndarray] | pl.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a table as .csv, .csv.gz, .parquet or .jsonl: beside the path first, then renamed, so no half-written
-    file is ever seen.
+    """Write a table, its form by the path's ending: beside the path first, then renamed, so no half-written file is
+    ever seen.
 
     frame: columns of one length; datetime64 columns are written as ISO dates, or date-times if any is not at
     midnight.  NaN: empty in CSV, null in JSON.
-    Raises DataError: an unknown ending, no such folder, columns of different lengths.
+    Raises DataError: an unknown ending or .tsv, no such folder, columns of different lengths.
     """
     path = Path(path)
     ending = ending_of(path)
+    if ending.startswith(".tsv"):
+        raise DataError(f"{path}: tab-separated text can't hold every text: write a .csv file")
     if not path.parent.is_dir():
         raise DataError(f"no such folder: {path.parent}: make it first")
     if isinstance(frame, dict):
@@ -191,13 +215,14 @@ def write(frame: dict[str, np.ndarray] | pl.DataFrame, path: str | os.PathLike[s
     try:
         if ending == ".parquet":
             frame.write_parquet(temporary)
-        elif ending == ".jsonl":
-            _plain(frame).write_ndjson(temporary)
-        elif ending == ".csv":
-            _plain(frame).write_csv(temporary)
         else:
-            with gzip.open(temporary, "wb") as file:
-                _plain(frame).write_csv(cast(IO[bytes], file))
+            with cast(
+                IO[bytes], gzip.open(temporary, "wb") if ending.endswith(".gz") else temporary.open("wb")
+            ) as file:
+                if ending.startswith(".jsonl"):
+                    _plain(frame).write_ndjson(file)
+                else:
+                    _plain(frame).write_csv(file)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

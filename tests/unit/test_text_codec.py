@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recurra.codec.text import CharacterView, Labels, TextCodec, fit, read
+from recurra.codec.text import CharacterView, Labels, TextCodec, fit
 from recurra.codec.tokenizer import PADDING, UNKNOWN
 from recurra.errors import DataError, ModelFileError, RecipeError, UnsupportedError
 
@@ -102,7 +102,7 @@ def test_lower_case_and_normal_forms_are_saved_with_the_tokenizer():
     codec = fit([composed], unit="words", lower=True)
     assert codec.decode(codec.encode(apart)) == "café ångström ﬁn"
     assert codec.encode_words(apart.split(" ")).tolist() == codec.encode(composed).tolist()
-    again = read(codec.manifest(), codec.to_files().__getitem__)
+    again = TextCodec.read(codec.manifest(), codec.to_files().__getitem__)
     assert again.decode(again.encode(apart)) == "café ångström ﬁn"
     assert fit([composed], unit="words", normalise="nfkc").encode("fin").tolist() != [UNKNOWN]
     none = fit([composed], unit="words", normalise="none")
@@ -179,13 +179,13 @@ def test_the_same_texts_give_the_same_ids_in_another_process():
 def test_the_files_bring_the_codec_back(unit):
     codec = FITTED[unit]
     manifest = json.loads(json.dumps(codec.manifest()))
-    again = read(manifest, codec.to_files().__getitem__)
+    again = TextCodec.read(manifest, codec.to_files().__getitem__)
     assert isinstance(again, TextCodec)
     assert again.manifest() == codec.manifest()
     assert again.to_files() == codec.to_files()
     np.testing.assert_array_equal(again.encode(SOURCE + ODD), codec.encode(SOURCE + ODD))
-    refused("can't be read", read, manifest, lambda name: "{", kind=ModelFileError)
-    refused("holds", read, {**manifest, "size": 3}, codec.to_files().__getitem__, kind=ModelFileError)
+    refused("can't be read", TextCodec.read, manifest, lambda name: "{", kind=ModelFileError)
+    refused("holds", TextCodec.read, {**manifest, "size": 3}, codec.to_files().__getitem__, kind=ModelFileError)
 
 
 @pytest.mark.parametrize("unit", UNITS)

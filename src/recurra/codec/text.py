@@ -7,7 +7,7 @@ words are made of bytes, so that they spell every text; BPE: Sennrich et al. 201
 
 import codecs
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -161,20 +161,21 @@ class TextCodec:
             "size": self.size,
         }
 
-
-def read(manifest: dict[str, Any], read_text: Callable[[str], str]) -> TextCodec:
-    """The codec of a model folder; read_text: reads one of its files by name. Raises ModelFileError."""
-    try:
-        tokenizer = Tokenizer.from_str(read_text(FILE))
-    except ModelFileError:
-        raise
-    except Exception as error:  # tokenizers raises plain Exceptions
-        raise ModelFileError(f"{FILE} can't be read ({str(error)[:100]}): copy the model's folder again") from None
-    options = {name: manifest[name] for name in ("unit", "lower", "normalise", "split", "ends")}
-    codec = TextCodec(**options, tokenizer=tokenizer)
-    if codec.size != manifest["size"]:
-        raise ModelFileError(f"{FILE} holds {codec.size} tokens, but the model has {manifest['size']}: copy it again")
-    return codec
+    @classmethod
+    def read(cls, manifest: Mapping[str, Any], read_text: Callable[[str], str]) -> "TextCodec":
+        """The codec of a model folder; read_text: reads one of its files by name. Raises ModelFileError."""
+        text = read_text(FILE)
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # tokenizers raises plain Exceptions
+            raise ModelFileError(f"{FILE} can't be read ({str(error)[:100]}): copy the model's folder again") from None
+        options = {name: manifest[name] for name in ("unit", "lower", "normalise", "split", "ends")}
+        codec = cls(**options, tokenizer=tokenizer)
+        if codec.size != manifest["size"]:
+            raise ModelFileError(
+                f"{FILE} holds {codec.size} tokens, not {manifest['size']}: copy the model's folder again"
+            )
+        return codec
 
 
 def fit(
