@@ -390,27 +390,7 @@ def test_ewt():
     for part, size, words in (("train", 12_544, 204_577), ("dev", 2_001, 25_147), ("test", 2_077, 25_094)):
         found = list(sentences(DATA / "ud_english_ewt" / f"en_ewt-ud-{part}.conllu.gz"))
         assert (len(found), sum(len(sentence.words) for sentence in found)) == (size, words)
-        assert {tag for sentence in found for tag in sentence.tags} <= set(
-            [
-                "ADJ",
-                "ADP",
-                "ADV",
-                "AUX",
-                "CCONJ",
-                "DET",
-                "INTJ",
-                "NOUN",
-                "NUM",
-                "PART",
-                "PRON",
-                "PROPN",
-                "PUNCT",
-                "SCONJ",
-                "SYM",
-                "VERB",
-                "X",
-            ]
-        )
+        assert len({tag for sentence in found for tag in sentence.tags}) == 17
 
 
 @needs("trec_qc")

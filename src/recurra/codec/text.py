@@ -16,7 +16,18 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
-from recurra.codec.tokenizer import BYTES, PADDING, SPECIAL, UNKNOWN, Normalise, Split, Unit, learn, no_text
+from recurra.codec.tokenizer import (
+    BYTES,
+    PADDING,
+    SPECIAL,
+    UNKNOWN,
+    Normalise,
+    Split,
+    Unit,
+    learn,
+    learn_words,
+    no_text,
+)
 from recurra.errors import DataError, ModelFileError, UnsupportedError, nearest
 
 FILE = "tokenizer.json"
@@ -199,6 +210,19 @@ def fit(
     """
     tokenizer = learn(texts, unit, vocabulary, minimum, lower, normalise, split, ends)
     return TextCodec(unit, lower, normalise, split, ends, tokenizer)
+
+
+def fit_words(
+    words: Iterable[str],
+    *,
+    vocabulary: int | None = None,
+    minimum: int = 1,
+    lower: bool = False,
+    normalise: Normalise = "nfc",
+) -> TextCodec:
+    """The codec of words that were told apart before, as taggers have them; the options are those of `fit`. Raises DataError."""
+    tokenizer = learn_words(words, vocabulary, minimum, lower, normalise)
+    return TextCodec("words", lower, normalise, "whitespace", False, tokenizer)
 
 
 def _groups(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -51,6 +51,21 @@ def learn(
         raise DataError(no_text()) from None
 
 
+def learn_words(
+    words: Iterable[str], vocabulary: int | None, minimum: int, lower: bool, normalise: Normalise
+) -> Tokenizer:
+    """The tokenizer of words that were told apart before, spaces and all; the options are those of codec.text.fit_words."""
+    normalizer = _normalizer(normalise, lower)
+    counts: Counter[str] = Counter()
+    try:
+        for word, n in Counter(_checked(words)).items():
+            counts[normalizer.normalize_str(word) if normalizer is not None else word] += n
+    except (TypeError, UnicodeEncodeError):
+        raise DataError(no_text()) from None
+    parts = pre_tokenizers.Split(Regex(SPLITS["whitespace"]), "removed", invert=True)
+    return _lookup(_frequent(counts, minimum), vocabulary, normalizer, parts)
+
+
 def no_text(text: Any = "") -> str:
     """What is wrong with a text that `tokenizers` refuses."""
     if not isinstance(text, str):
@@ -79,8 +94,12 @@ def _characters(texts: Iterator[str], vocabulary: int | None, minimum: int, norm
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(normalizer.normalize_str(text) if normalizer is not None else text)
-    kept = sorted((c for c, n in counts.items() if n >= minimum), key=lambda c: (-counts[c], c))
-    return _lookup(kept, vocabulary, normalizer, pre_tokenizers.Split(Regex("(?m)."), "isolated"))
+    parts = pre_tokenizers.Split(Regex("(?m)."), "isolated")
+    return _lookup(_frequent(counts, minimum), vocabulary, normalizer, parts)
+
+
+def _frequent(counts: Counter[str], minimum: int) -> list[str]:
+    return sorted((token for token, n in counts.items() if n >= minimum), key=lambda token: (-counts[token], token))
 
 
 def _words(texts: Iterator[str], vocabulary: int | None, minimum: int, normalizer: Any, pattern: str) -> Tokenizer:
