@@ -70,20 +70,20 @@ class Tokens:
 
 @config
 class Text(Tokens):
-    """Running text: a file, a list of files or a folder of them. The last lines are kept for validation."""
+    """Running text: a file, a list of files or a folder of them. For validation its last lines are kept."""
 
     unit: Unit = Field(default="characters", description="what a token is; bpe and unigram: pieces of words")
     split: Split = Field(default="whitespace", description="where words end")
     pattern: str = Field(default="*", description="names of the files of a folder")
 
     def parts(self) -> tuple[Part[str], Part[str] | None]:
-        """Pieces of text for training and validation, lines with their ends. Of a folder what is no text is left out, with a
-        warning that names one. Raises DataError.
+        """Pieces of text for training and validation (a fraction of the characters), lines with their ends. Of a folder what is
+        no text is left out, with a warning that names one. Raises DataError.
         """
         paths, sizes = self._texts(self.source)
         if isinstance(self.validation, float):
-            first = np.arange(sum(sizes)) < round(sum(sizes) * (1 - self.validation))
-            return _divided(self._part(paths), ~first, self.validation, "lines")
+            late = np.cumsum(sizes) - sizes >= sizes.sum() * (1 - self.validation)
+            return _divided(self._part(paths), late, self.validation, "line(s)")
         return self._part(paths), self._part(self._texts(self.validation)[0])
 
     def fit(self, part: Iterable[str]) -> TextCodec:
@@ -102,15 +102,15 @@ class Text(Tokens):
     def _part(self, paths: list[Path]) -> Part[str]:
         return Part(lambda: chain.from_iterable(textfile.pieces(path, self.encoding) for path in paths))
 
-    def _texts(self, source: Any) -> tuple[list[Path], list[int]]:
-        """The files, and how many pieces each has."""
+    def _texts(self, source: Any) -> tuple[list[Path], np.ndarray]:
+        """The files, and the characters of each piece of them."""
         folder = not isinstance(source, list | tuple) and Path(source).is_dir()
         paths: list[Path] = []
-        sizes: list[int] = []
+        sizes: list[np.ndarray] = []
         left_out: list[DataError] = []
         for path in textfile.files(source, self.pattern):
             try:
-                sizes.append(sum(1 for _ in textfile.pieces(path, self.encoding)))
+                sizes.append(np.fromiter(map(len, textfile.pieces(path, self.encoding)), np.int64))
                 paths.append(path)
             except DataError as error:
                 if not folder:
@@ -120,7 +120,7 @@ class Text(Tokens):
             warnings.warn(f"{len(left_out)} file(s) left out, e.g. {left_out[0]}", RuntimeWarning, stacklevel=3)
         if not paths:
             raise DataError(f"the folder {source} holds no text like '{self.pattern}'")
-        return paths, sizes
+        return paths, np.concatenate(sizes)
 
 
 @config
@@ -157,7 +157,7 @@ class Documents(Tokens):
         if not isinstance(self.validation, float):
             return whole, self._part(self.validation)
         keys = ((_key(document), "\n".join(document.labels or ())) for document in whole)
-        return _divided(whole, _drawn(keys, self.validation, seed), self.validation, "documents")
+        return _divided(whole, _drawn(keys, self.validation, seed), self.validation, "document(s)")
 
     def fit(self, part: Iterable[Document]) -> TextCodec:
         """The codec of the training part's texts. Raises DataError, RecipeError."""
@@ -196,7 +196,7 @@ class Sentences(Tokens):
         if not isinstance(self.validation, float):
             return whole, self._part(self.validation)
         keys = ((" ".join(sentence.words).lower(), "") for sentence in whole)
-        return _divided(whole, _drawn(keys, self.validation, seed), self.validation, "sentences")
+        return _divided(whole, _drawn(keys, self.validation, seed), self.validation, "sentence(s)")
 
     def fit(self, part: Iterable[Sentence]) -> TextCodec:
         """The codec of the training part's words. Raises DataError."""
