@@ -9,8 +9,6 @@
 namespace recurra {
 namespace {
 
-long round_up(long n, long to) { return (n + to - 1) / to * to; }
-
 // Of the engine's instruction set, so that a step gives the layer's bits. int8 has sums of its own, exact on all.
 const Stepper& stepper([[maybe_unused]] Format format) {
 #ifdef RECURRA_X86

@@ -7,6 +7,10 @@
 
 namespace recurra {
 
+// Rows that are worked on at once: their sums stay in the L1 cache, 48 x 256 bytes, and the register tiles are full.
+constexpr long GROUP = 48;
+constexpr long round_up(long n, long to) { return (n + to - 1) / to * to; }
+
 enum class Kind : int { rnn_tanh = 0, rnn_relu = 1, lstm = 2, gru = 3 };
 
 // Gates of a unit in the weights (torch's order: lstm i f g o, gru r z n).

@@ -15,11 +15,9 @@
 
 namespace recurra::RECURRA_ISA {
 
-constexpr long GROUP = 48;          // rows whose sums stay in the L1 cache: 48 x 256 bytes
 constexpr long CHUNK_FRAMES = 192;  // frames of which x is multiplied at once, and whose gradients are summed at once
 constexpr long SMALL_WEIGHTS = 3 << 18, FEW_ROWS = 8, MANY_ROWS = 32, PAST_CACHES = 4 << 20;
 
-inline long round_up(long n, long to) { return (n + to - 1) / to * to; }
 template <class F>
 void zero(F* p, long n) {
     memset(p, 0, sizeof(F) * size_t(n));

@@ -15,13 +15,11 @@
 namespace recurra {
 namespace {
 
-constexpr double WORTH_A_THREAD = 1e6;         // multiply-adds; to wake a thread costs as much as a tenth of them
-constexpr double WORTH_A_MEETING = 5e4;        // multiply-adds of a step, for the threads to meet after each
-constexpr long LARGE_WEIGHTS = 3 << 19;        // bytes; from there on each thread reads its share of the weights only
-constexpr long PART_BYTES = 400'000;           // gates of the rows of a part that stay in the L2 cache
-constexpr long ROWS_A_THREAD = 8, GROUP = 48;  // so that the register tiles are full
-
-long round_up(long n, long to) { return (n + to - 1) / to * to; }
+constexpr double WORTH_A_THREAD = 1e6;   // multiply-adds; to wake a thread costs as much as a tenth of them
+constexpr double WORTH_A_MEETING = 5e4;  // multiply-adds of a step, for the threads to meet after each
+constexpr long LARGE_WEIGHTS = 3 << 19;  // bytes; from there on each thread reads its share of the weights only
+constexpr long PART_BYTES = 400'000;     // gates of the rows of a part that stay in the L2 cache
+constexpr long ROWS_A_THREAD = 8;
 
 // RECURRA_ISA=portable|avx2|avx512 asks for less than the machine has (to compare, or to reproduce another machine's
 // bits).

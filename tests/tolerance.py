@@ -56,15 +56,12 @@ def error(a: Any, b: Any) -> float:
 # a float32 layer against ONNX's node tests and onnxruntime, which has exp and tanh of its own
 ONNX = 1e-6
 
-# (dtype, LayerNorm) -> the cpu kernel against the float64 loop over the random layers of test_fuzz.py, 5,000 of them. Measured
-# 1.3e-15 and 1.1e-6. LayerNorm divides by spreads that may be nothing (all dropped, one unit), and then gradients grow 300 times a
-# step: measured 7.1e-10 and 2.1e-5.
-FUZZ = {
-    ("float64", False): 1e-14,
-    ("float64", True): 1e-8,
-    ("float32", False): 4e-6,
-    ("float32", True): 1e-3,
-}
+# the cpu kernel against the float64 loop over the random layers of test_fuzz.py, 5,000 of them. Measured 1.3e-15 and 1.1e-6
+FUZZ = {"float64": 1e-14, "float32": 4e-6}
+# LayerNorm divides by spreads that may be next to nothing, so that a rounding grows up to 316 times (1 / sqrt(eps)) in each step. With it
+# an error may be this many times what the loop's own answer moves by when its weights move by a rounding. Measured
+# over 2,000 random LSTMs, of which 41 needed it: at most 2.8
+FUZZ_NORMED = 8.0
 
 # pieces of a sequence against the whole, float64: weight gradients are summed in another order
 PIECES = 1e-14
