@@ -39,10 +39,8 @@ class KneserNey:
         if ids.min() < 0 or ids.max() >= vocabulary:
             raise DataError(f"the ids must lie below the vocabulary of {vocabulary}, not reach {int(ids.max())}")
         self.vocabulary, self.order = vocabulary, order
-        number = np.zeros(
-            len(ids) + 1, np.int64
-        )  # at every place, the number of the n-gram that begins there; n = 0: one
-        contexts = 1
+        number = np.zeros(len(ids) + 1, np.int64)  # of the n-gram that begins at each place; n = 0: there is one
+        shorter, contexts = number, 1
         found: list[tuple[np.ndarray, np.ndarray, int]] = []
         for n in range(1, min(order, len(ids)) + 1):
             keys, first, number, counts = np.unique(
@@ -52,10 +50,10 @@ class KneserNey:
                 return_counts=True,
             )
             if found:  # the order below counts the different tokens before: one for each n-gram that ends in it
-                shorter, _, before = found[-1]
-                found[-1] = shorter, np.bincount(previous[first + 1], minlength=len(shorter)), before
+                below, _, before = found[-1]
+                found[-1] = below, np.bincount(shorter[first + 1], minlength=len(below)), before
             found.append((keys, counts, contexts))
-            previous, contexts = number, len(keys)
+            shorter, contexts = number, len(keys)
         self._orders = [_order(keys, counts, before, vocabulary) for keys, counts, before in found]
 
     def log_probabilities(self, ids: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From log probabilities to the next token: temperature, top-k, top-p, min-p, repetition penalty; reproducible from (seed, number of draws).
+"""The next token from log probabilities: temperature, top-k, top-p, min-p, repetition penalty; a draw follows from (seed, its number).
 
 In this order, each on what the one before it left:
 

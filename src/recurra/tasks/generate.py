@@ -4,7 +4,7 @@
     log p(next | t) = log softmax(W drop(h_t) + b)                            `tied`: W is the embedding          Press and Wolf 2017
     loss            = -log p(token_{t+1} | t)  + alpha |drop(h_t)|^2 + beta |h_t - h_{t-1}|^2                     Merity et al. 2018
 
-For large vocabularies `cutoffs` makes the softmax adaptive (Grave et al. 2017): rare words, which have the high ids, share narrow projections.
+For large vocabularies `cutoffs` makes the softmax adaptive (Grave et al. 2017): rare tokens, those of high ids, share narrow projections.
 """
 
 from itertools import pairwise
