@@ -1,0 +1,173 @@
+"""Play a language model: read text, say how surprising it is, and go on with it. The network is that of tasks/generate.py.
+
+A text begins as if a line had just ended, where the tokens have a line's end. Whatever comes in, everything goes through `_read`, so a text
+has the same bits however it is read: at once, in pieces, or token by token; and what was read once is kept in the state.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from recurra import textfile
+from recurra.codec.text import PADDING, UNKNOWN, TextCodec
+from recurra.errors import DataError, ModelFileError, StateError
+from recurra.kneserney import KneserNey
+from recurra.runtime.cache import Cache
+from recurra.runtime.dynamic import Dynamic
+from recurra.runtime.generation import RECENT, Generation
+from recurra.runtime.language import Arrays, Network
+from recurra.runtime.scored import Scored
+from recurra.runtime.stream import State
+from recurra.runtime.surprise import Surprise
+from recurra.search import beam
+from recurra.search.sampling import Sampling
+
+FRAMES = 256  # tokens read at a time
+FLOORS = {"unigram": 1, "bigram": 2, "Kneser-Ney 5-gram": 5}
+
+
+class GenerateModel:
+    """A trained language model: `start`, `step`, `peek` and `read` for states; `generate` and `beam`; `score` and `evaluate`."""
+
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        weights: Mapping[str, np.ndarray],
+        digest: str,
+        files: Callable[[str], str],
+    ) -> None:
+        self.manifest, self.digest = dict(manifest), digest
+        self.cache: Cache | None = None
+        try:
+            self.codec = TextCodec.read(manifest["codec"], files)
+            self.network = Network(manifest["layers"], weights)
+            if self.network.vocabulary != self.codec.size:
+                raise ValueError(f"{self.network.vocabulary} tokens in the network, {self.codec.size} in the codec")
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise ModelFileError(f"this is no language model that can be played: {str(error).splitlines()[0]}") from None
+        end = self.codec.encode("\n").tolist()
+        self._opening = end if len(end) == 1 and end[0] != UNKNOWN else []
+
+    def with_cache(self, cache: Cache | None) -> Self:
+        """The same model with a continuous cache (runtime/cache.py), or without; its states are its own."""
+        other = copy.copy(self)
+        other.cache = cache
+        return other
+
+    # -- states --------------------------------------------------------------------------------------------------
+
+    def start(self, rows: int = 1) -> State:
+        """The state of `rows` streams of which nothing has been read: a new line begins."""
+        state = self._blank(rows)
+        if self._opening and rows:
+            _, state = self._read(state, np.repeat([self._opening], rows, axis=0), remember=False)
+        return state
+
+    def step(self, state: State, ids: int | Sequence[int] | np.ndarray) -> tuple[np.ndarray, State]:
+        """One token of every stream in, log p of the next out: [rows, vocabulary] float32, in nats. `state` is left as it was.
+
+        ids: [rows] (or one number, for one row). Raises DataError for an id that there is not, StateError for another model's state.
+        """
+        state.check_like(self._blank(0))
+        given = np.atleast_1d(np.asarray(ids))
+        if given.shape != (state.rows,) or not np.issubdtype(given.dtype, np.integer):
+            raise DataError(f"ids must be {state.rows} whole number(s), one a stream, not {str(ids)[:60]}")
+        if len(given) and (given.min() < 0 or given.max() >= self.codec.size):
+            raise DataError(f"ids must lie between 0 and {self.codec.size - 1}, not {str(ids)[:60]}")
+        if not state.rows:
+            raise StateError("this state holds no stream: begin with start(1), or more")
+        _, new = self._read(state, given[:, None])
+        return self.peek(new), new
+
+    def peek(self, state: State) -> np.ndarray:
+        """log p of the token that comes next, [rows, vocabulary] float32, in nats."""
+        state.check_like(self._blank(0))
+        outputs = self.network.output(state.arrays)
+        logp = self.network.log_probabilities(outputs)
+        return logp if self.cache is None else self.cache.mix(state.arrays, outputs, logp)
+
+    def read(self, text: str, state: State | None = None) -> State:
+        """The state after `text`, which follows on what `state` has read. Raises DataError: empty, or of unknown words alone."""
+        ids = self._known(text)
+        state = self.start() if state is None else state
+        state.check_like(self._blank(0))
+        for i in range(0, len(ids), FRAMES):
+            _, state = self._read(state, np.repeat(ids[None, i : i + FRAMES], state.rows, axis=0))
+        return state
+
+    # -- text out ------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        state: State | None = None,
+        tokens: int = 200,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Generation:
+        """Go on with `prompt` (after `state`, where both are given): an iterator of pieces of text, whose `state` is that after them.
+
+        From a state that `read` or another generation left nothing is read again, and the tokens are those that would have come without
+        the break. Raises RecipeError for absurd settings, DataError for a prompt that is empty or of unknown words alone.
+        """
+        if prompt is not None:
+            state = self.read(prompt, state)
+        state = self.start() if state is None else state
+        return Generation(self, state, tokens=tokens, sampling=sampling or Sampling(), stop=stop, seed=seed)
+
+    def beam(
+        self, prompt: str | None = None, *, state: State | None = None, width: int = 4, tokens: int = 20, stop: str = ""
+    ) -> list[tuple[str, float]]:
+        """The most probable continuations that `width` of them side by side find: (text, log p in nats), the most probable first.
+
+        Each has `tokens` tokens, or ends with the text `stop`. Raises RecipeError, DataError.
+        """
+        if prompt is not None:
+            state = self.read(prompt, state)
+        states = [self.start() if state is None else state]
+
+        def allowed(logp: np.ndarray) -> np.ndarray:
+            logp = logp.astype(np.float64)
+            logp[:, [PADDING, UNKNOWN]] = -np.inf
+            return logp
+
+        def advance(rows: list[int], ids: list[int]) -> np.ndarray:
+            logp, states[0] = self.step(states[0].take(rows), ids)
+            return allowed(logp)
+
+        found = beam.search(
+            allowed(self.peek(states[0]))[0],
+            advance,
+            width=width,
+            tokens=tokens,
+            stop=(lambda ids: self.codec.decode(ids).endswith(stop)) if stop else None,
+        )
+        return [(self.codec.decode(h.ids), h.logp) for h in found]
+
+    # -- text in -------------------------------------------------------------------------------------------------
+
+    def score(self, text: str, state: State | None = None, *, dynamic: Dynamic | None = None) -> Surprise:
+        """How surprising each token of `text` is, after what `state` has read. Raises DataError where it is empty."""
+        ids = self.codec.encode(text)
+        if not len(ids):
+            raise DataError("the text is empty: give at least one character")
+        nats, after = self._nats(ids, state, dynamic)
+        return Surprise(tuple(self.codec.token(int(i)) for i in ids), nats, len(text), after)
+
+    def evaluate(self, source: Any, *, train: Any = None, dynamic: Dynamic | None = None) -> Scored:
+        """Score a file, a folder or the ids of a text: perplexity a token, nats and bits a character, beside the n-gram floors.
+
+        The floors need the text that the model was trained on, `train`; without it there are none. Raises DataError.
+        """
+        ids, characters = self._text(source)
+        nats, _ = self._nats(ids, None, dynamic)
+        rows = {"model": self._metrics(nats, characters)}
+        if train is not None:
+            learnt, _ = self._text(train)
+            rows |= self.floors(learnt, ids, characters)
+        return Scored(rows, f"{len(ids)} tokens, {characters} characters")
