@@ -5,8 +5,8 @@ has the same bits however it is read: at once, in pieces, or token by token; and
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -16,17 +16,26 @@ from recurra.codec.text import PADDING, UNKNOWN, TextCodec
 from recurra.errors import DataError, ModelFileError, StateError
 from recurra.kneserney import KneserNey
 from recurra.runtime.cache import Cache
-from recurra.runtime.dynamic import Dynamic
+from recurra.runtime.dynamic import Dynamic, Learner
 from recurra.runtime.generation import RECENT, Generation
-from recurra.runtime.language import Arrays, Network
+from recurra.runtime.language import Network
 from recurra.runtime.scored import Scored
 from recurra.runtime.stream import State
-from recurra.runtime.surprise import Surprise
+from recurra.runtime.surprise import Surprise, measures
 from recurra.search import beam
 from recurra.search.sampling import Sampling
 
 FRAMES = 256  # tokens read at a time
-FLOORS = {"unigram": 1, "bigram": 2, "Kneser-Ney 5-gram": 5}
+FLOORS = {"unigram": 1, "bigram": 2, "Kneser-Ney 5-gram": 5}  # name: order
+
+
+@dataclass(frozen=True)
+class Part:
+    """A text as tokens. ids [T]; characters: that they stand for; train [N]: tokens of the text that the floors learn from, or None."""
+
+    ids: np.ndarray
+    characters: int
+    train: np.ndarray | None = None
 
 
 class GenerateModel:
@@ -37,17 +46,19 @@ class GenerateModel:
         manifest: Mapping[str, Any],
         weights: Mapping[str, np.ndarray],
         digest: str,
-        files: Callable[[str], str],
+        files: Mapping[str, str],
     ) -> None:
         self.manifest, self.digest = dict(manifest), digest
         self.cache: Cache | None = None
         try:
-            self.codec = TextCodec.read(manifest["codec"], files)
+            self.codec = TextCodec.read(manifest["codec"], files.__getitem__)
             self.network = Network(manifest["layers"], weights)
             if self.network.vocabulary != self.codec.size:
                 raise ValueError(f"{self.network.vocabulary} tokens in the network, {self.codec.size} in the codec")
         except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise ModelFileError(f"this is no language model that can be played: {str(error).splitlines()[0]}") from None
+            raise ModelFileError(
+                f"this is no language model that can be played: {str(error).splitlines()[0]}"
+            ) from None
         end = self.codec.encode("\n").tolist()
         self._opening = end if len(end) == 1 and end[0] != UNKNOWN else []
 
@@ -160,14 +171,75 @@ class GenerateModel:
         return Surprise(tuple(self.codec.token(int(i)) for i in ids), nats, len(text), after)
 
     def evaluate(self, source: Any, *, train: Any = None, dynamic: Dynamic | None = None) -> Scored:
-        """Score a file, a folder or the ids of a text: perplexity a token, nats and bits a character, beside the n-gram floors.
+        """Score a text file, a folder of them, or a `Part`: perplexity, nats and bits, beside the n-gram floors.
 
-        The floors need the text that the model was trained on, `train`; without it there are none. Raises DataError.
+        The floors need the text that the model was trained on: `train`, or that of the Part; without it there are none. Raises DataError.
         """
-        ids, characters = self._text(source)
-        nats, _ = self._nats(ids, None, dynamic)
-        rows = {"model": self._metrics(nats, characters)}
-        if train is not None:
-            learnt, _ = self._text(train)
-            rows |= self.floors(learnt, ids, characters)
-        return Scored(rows, f"{len(ids)} tokens, {characters} characters")
+        part = source if isinstance(source, Part) else self._part(source)
+        learnt = part.train if train is None else self._part(train).ids
+        nats, _ = self._nats(part.ids, None, dynamic)
+        rows = {"model": measures(nats, part.characters)}
+        for name, order in FLOORS.items() if learnt is not None else ():
+            floor = KneserNey(np.concatenate([self._opening, learnt]), self.codec.size, order)
+            found = -floor.log_probabilities(np.concatenate([self._opening, part.ids]))
+            rows[name] = measures(found[len(self._opening) :], part.characters)
+        return Scored(rows, f"{len(part.ids)} tokens, {part.characters} characters")
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _blank(self, rows: int) -> State:
+        arrays = self.network.start(rows)
+        arrays["recent"] = np.full((rows, RECENT), -1, np.int32)
+        arrays["shown"] = np.zeros((rows, 2), np.int32)
+        arrays["drawn"] = np.zeros(rows, np.int64)
+        if self.cache is not None:
+            arrays |= self.cache.start(rows, self.network.width)
+        return State(self.digest, arrays)
+
+    def _read(self, state: State, ids: np.ndarray, *, remember: bool = True) -> tuple[np.ndarray, State]:
+        """ids [rows, T] after `state` -> what predicted each of them, [rows, T, width], and the state after them."""
+        before = self.network.output(state.arrays)
+        outputs, core = self.network.read(state.arrays, ids)
+        outputs = np.concatenate([before[:, None], outputs[:, :-1]], axis=1)
+        arrays = {name: array.copy() for name, array in state.arrays.items() if name not in core} | core
+        arrays["recent"] = np.concatenate([arrays["recent"], ids.astype(np.int32)], axis=1)[:, -RECENT:]
+        arrays["shown"][:] = 1  # the last token is shown, and text goes on after it
+        if self.cache is not None and remember:
+            for t in range(ids.shape[1]):
+                self.cache.put(arrays, outputs[:, t], ids[:, t])
+        return outputs, State(self.digest, {name: arrays[name] for name in state.arrays})
+
+    def _nats(self, ids: np.ndarray, state: State | None, dynamic: Dynamic | None) -> tuple[np.ndarray, State]:
+        """-log p of each of `ids` [T] after `state`, float64, and the state after them."""
+        state = self.start() if state is None else state
+        state.check_like(self._blank(0))
+        if state.rows != 1:
+            raise StateError(
+                f"a text is scored after a state of one stream, not of {state.rows}: take([row]) one of them"
+            )
+        learner = None if dynamic is None else Learner(self.network.softmax, dynamic)
+        nats: list[np.ndarray] = []
+        for i in range(0, len(ids), FRAMES):
+            some = ids[i : i + FRAMES]
+            held = (
+                {} if self.cache is None else {k: v.copy() for k, v in state.arrays.items() if k.startswith("cache.")}
+            )
+            outputs, state = self._read(state, some[None])
+            h = outputs[0]
+            logp = self.network.log_probabilities(h) if learner is None else learner(h, some)
+            for t in range(len(some) if self.cache is not None else 0):
+                logp[t] = self.cache.mix(held, h[t : t + 1], logp[t : t + 1])[0]
+                self.cache.put(held, h[t : t + 1], some[t : t + 1])
+            nats.append(-logp[np.arange(len(some)), some].astype(np.float64))
+        return np.concatenate(nats) if nats else np.zeros(0), state
+
+    def _known(self, text: str) -> np.ndarray:
+        """The ids of a prompt. Raises DataError where there is none, or none that says something."""
+        ids = self.codec.encode(text)
+        if not len(ids):
+            raise DataError("the prompt is empty: give at least one character, or no prompt, to begin with a new line")
+        if (ids == UNKNOWN).all():
+            raise DataError(
+                f"this model knows no {self.codec.unit} of the prompt {text[:40]!r}: use some of its training text"
+            )
+        return ids

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recurra.codec.text import PADDING, UNKNOWN, TextCodec
-from recurra.errors import RecipeError
+from recurra.errors import RecipeError, StateError
 from recurra.runtime.stream import State
 from recurra.search.sampling import Sampling, draw, probabilities
 
@@ -20,9 +20,9 @@ BROKEN = "\N{REPLACEMENT CHARACTER}"  # what decoding gives for the first bytes 
 class Generation(Iterator[str]):
     """An iterator of pieces of text. `state` is at any time the state after all tokens drawn so far, and `ids` are these.
 
-    A state may be saved and generation go on from it later, with the same seed: the same tokens, as without the break. `stopped`: the stop
-    string that ended it. A piece is a token's text; bytes of a character that is not whole, and text with which a stop string may begin, are
-    kept back until they are. A stop string, which is looked for in this generation alone, is not part of the text.
+    A state may be saved and generation go on from it later, with the same seed: the same tokens, as without the break. `stopped`:
+    the stop string that ended it. A piece is a token's text; bytes of a character that is not whole, and text with which a stop
+    string may begin, are kept back until they are. A stop string, which is looked for in this generation alone, is not part of the text.
     """
 
     def __init__(
@@ -35,7 +35,9 @@ class Generation(Iterator[str]):
         if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
             raise RecipeError(f"stop = {stop!r}: must be a list of texts, none of them empty")
         if state.rows != 1:
-            raise RecipeError(f"text is generated from a state of one stream, not of {state.rows}: take([row]) one of them")
+            raise StateError(
+                f"text is generated from a state of one stream, not of {state.rows}: take([row]) one of them"
+            )
         self.state = state
         self.ids: list[int] = []
         self.stopped: str | None = None

@@ -7,6 +7,7 @@
 For large vocabularies `cutoffs` makes the softmax adaptive (Grave et al. 2017): rare tokens, those of high ids, share narrow projections.
 """
 
+import math
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -20,6 +21,8 @@ from recurra.data.batch import Batch
 from recurra.errors import RecipeError
 from recurra.nn.encoder import Encoder, locked
 from recurra.tasks.task import Core, CoreState, Export, Task, arrays
+
+NARROWER = 4  # each cluster of rarer tokens is seen through so many times fewer numbers
 
 
 @config
@@ -80,11 +83,12 @@ class LanguageModel(Task):
         self.output_dropout = core.dropout if config.output_dropout is None else config.output_dropout
         self.softmax: nn.Module
         if config.cutoffs:
-            if config.cutoffs[-1] >= vocabulary:
-                raise RecipeError(
-                    f"cutoffs = {config.cutoffs}: must lie below the {vocabulary} tokens of the vocabulary"
-                )
-            self.softmax = nn.AdaptiveLogSoftmaxWithLoss(last, vocabulary, list(config.cutoffs), head_bias=True)
+            if config.cutoffs[-1] >= vocabulary or last < NARROWER ** len(config.cutoffs):
+                most = f"at most {int(math.log(last, NARROWER))} of them, below the {vocabulary} tokens"
+                raise RecipeError(f"cutoffs = {config.cutoffs}: {last} units and this vocabulary take {most}")
+            self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
+                last, vocabulary, list(config.cutoffs), NARROWER, head_bias=True
+            )
         else:
             self.softmax = nn.Linear(last, vocabulary)
             if config.tied:
