@@ -5,11 +5,13 @@ has the same bits however it is read: at once, in pieces, or token by token; and
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import numpy as np
+import polars as pl
 
 from recurra import textfile
 from recurra.codec.text import PADDING, UNKNOWN, TextCodec
@@ -40,6 +42,8 @@ class Part:
 
 class GenerateModel:
     """A trained language model: `start`, `step`, `peek` and `read` for states; `generate` and `beam`; `score` and `evaluate`."""
+
+    streams = True
 
     def __init__(
         self,
@@ -184,6 +188,30 @@ class GenerateModel:
             found = -floor.log_probabilities(np.concatenate([self._opening, part.ids]))
             rows[name] = measures(found[len(self._opening) :], part.characters)
         return Scored(rows, f"{len(part.ids)} tokens, {part.characters} characters")
+
+    def predict(self, source: Any) -> pl.DataFrame:
+        """How surprising each token of a text file is: a frame with place, token and nats. Raises DataError."""
+        ids = self._part(source).ids
+        nats, _ = self._nats(ids, None, None)
+        tokens = [self.codec.token(int(i)) for i in ids]
+        return pl.DataFrame({"place": np.arange(len(ids)), "token": tokens, "nats": nats})
+
+    def lines(self, given: Iterable[str], out: TextIO) -> int:
+        """A stream of text, line by line: for each a JSON line with its nats and bits a character, after all lines before it.
+
+        Returns the number of refused lines: none.
+        """
+        state = self.start()
+        for number, line in enumerate(given, start=1):
+            found = self.score(line.rstrip("\n") + "\n", state)
+            state = found.state
+            row = {"line": number, "nats": round(found.total, 4), "bits a character": round(found.bits_per_character, 4)}
+            print(json.dumps(row), file=out, flush=True)
+        return 0
+
+    def facts(self) -> dict[str, Any]:
+        """What `recurra info` says of it beside what every model has."""
+        return {"unit": self.codec.unit, "vocabulary": self.codec.size, "output layer": self.manifest["layers"][-1]["kind"]}
 
     # -- inside --------------------------------------------------------------------------------------------------
 
