@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from recurra import cli_text
 from recurra.errors import RecipeError, RecurraError, UnsupportedError
 
 INTERRUPTED = 130  # exit code of a command that was stopped
@@ -202,6 +203,10 @@ def info(model: Model, json_output: Annotated[bool, typer.Option("--json", help=
                 print(f"{'':<12} {row:<15} " + "  ".join(f"{k} {v:.4g}" for k, v in found.items() if v is not None))
         else:
             print(f"{name:<12} {value}")
+
+
+app.command()(cli_text.generate)
+app.command()(cli_text.score)
 
 
 @app.command()

@@ -8,15 +8,18 @@ import pytest
 import torch
 
 from recurra.codec import text as text_codec
+from recurra.config import dump
 from recurra.data.batch import Batch
 from recurra.errors import DataError, ModelFileError, RecipeError, StateError, UnsupportedError
 from recurra.runtime.cache import Cache
 from recurra.runtime.dynamic import Dynamic
 from recurra.runtime.generate import GenerateModel, Part
+from recurra.runtime.generation import pieces
 from recurra.runtime.stream import State
 from recurra.search.sampling import Sampling
 from recurra.tasks.generate import Generate, LanguageModel
 from recurra.tasks.task import Core
+from recurra.training import dynamic
 
 TEXT = "the cat sat on the mat\nthe dog sat on the log\nnaïve café, 東京\n" * 3
 CODEC = text_codec.fit([TEXT], unit="characters")
@@ -122,6 +125,21 @@ def test_a_fork_leaves_the_state_that_it_came_from() -> None:
     assert state.to_bytes() == before
 
 
+@pytest.mark.parametrize("unit", ["characters", "words", "bpe", "unigram"])
+def test_pieces_of_text_are_whole_and_go_on_from_any_token(unit: text_codec.Unit) -> None:
+    codec = text_codec.fit([TEXT * 3], unit=unit, vocabulary=300 if unit in ("bpe", "unigram") else None, ends=unit == "words")
+    text = "the mat 東京 café\ncat é" if unit != "words" else "the mat 東京 dog\ncat sat"
+    ids = codec.encode(text).tolist()
+    for begin in range(len(ids)):
+        push = pieces(codec, ids[:begin])
+        found = [push(i) for i in ids[begin:]]
+        assert "�" not in "".join(found)
+        if begin == 0:
+            assert "".join(found) == text
+        whole = [piece for piece in codec.decode_each(iter(ids))][: len(ids)]
+        assert found == whole[begin:]
+
+
 def test_greedy_takes_the_most_probable_token() -> None:
     model = player(task())
     made = model.generate("the", tokens=10, sampling=Sampling(greedy=True))
@@ -202,6 +220,33 @@ def test_cache_and_dynamic_evaluation_help_where_a_text_repeats() -> None:
     assert model.with_cache(Cache(size=100, theta=1.0, weight=0.6)).score(text).total < 0.8 * plain
     assert model.score(text, dynamic=Dynamic(rate=3.0)).total < 0.8 * plain
     assert model.score(text).total == plain  # nothing of it stays
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_network_learns_from_a_text_that_repeats(kind: str) -> None:
+    export = task(KINDS[kind]).export()
+    config = {"task": dump(KINDS[kind]), "core": {"cell": "lstm", "hidden": 17, "layers": 2, "dropout": 0.2}}
+    ids = CODEC.encode("dog log cat mat\n" * 40)
+    still, learnt, back = (
+        dynamic.surprise(dynamic.restored({"config": config}, export.weights, CODEC.size), ids, Dynamic(**options))
+        for options in ({"rate": 1e-30}, {"rate": 0.3}, {"rate": 0.3, "decay": 0.5})
+    )
+    np.testing.assert_allclose(
+        still, player(task(KINDS[kind])).score(CODEC.decode(ids[1:]), read(kind, ids[:1])).nats, rtol=1e-4
+    )
+    assert learnt.sum() < back.sum() < still.sum()
+    assert learnt.sum() < 0.92 * still.sum()
+    with pytest.raises(DataError, match="two tokens"):
+        dynamic.surprise(task(), ids[:1], Dynamic())
+
+
+def read(kind: str, ids: np.ndarray) -> State:
+    """The state after `ids` from zeros, without a line's end before them."""
+    model = player(task(KINDS[kind]))
+    state = model._blank(1)
+    for token in ids:
+        _, state = model.step(state, int(token))
+    return state
 
 
 def test_with_the_cache_probabilities_still_sum_to_one() -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 
 from recurra import textfile
-from recurra.codec.text import PADDING, UNKNOWN, TextCodec
+from recurra.codec import text as text_codec
+from recurra.codec.text import PADDING, UNKNOWN
 from recurra.errors import DataError, ModelFileError, StateError
 from recurra.kneserney import KneserNey
 from recurra.runtime.cache import Cache
@@ -55,7 +56,7 @@ class GenerateModel:
         self.manifest, self.digest = dict(manifest), digest
         self.cache: Cache | None = None
         try:
-            self.codec = TextCodec.read(manifest["codec"], files.__getitem__)
+            self.codec = text_codec.read(manifest["codec"], files.__getitem__)
             self.network = Network(manifest["layers"], weights)
             if self.network.vocabulary != self.codec.size:
                 raise ValueError(f"{self.network.vocabulary} tokens in the network, {self.codec.size} in the codec")
@@ -205,20 +206,27 @@ class GenerateModel:
         for number, line in enumerate(given, start=1):
             found = self.score(line.rstrip("\n") + "\n", state)
             state = found.state
-            row = {"line": number, "nats": round(found.total, 4), "bits a character": round(found.bits_per_character, 4)}
+            row = {
+                "line": number,
+                "nats": round(found.total, 4),
+                "bits a character": round(found.bits_per_character, 4),
+            }
             print(json.dumps(row), file=out, flush=True)
         return 0
 
     def facts(self) -> dict[str, Any]:
         """What `recurra info` says of it beside what every model has."""
-        return {"unit": self.codec.unit, "vocabulary": self.codec.size, "output layer": self.manifest["layers"][-1]["kind"]}
+        return {
+            "unit": self.codec.unit,
+            "vocabulary": self.codec.size,
+            "output layer": self.manifest["layers"][-1]["kind"],
+        }
 
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _blank(self, rows: int) -> State:
         arrays = self.network.start(rows)
         arrays["recent"] = np.full((rows, RECENT), -1, np.int32)
-        arrays["shown"] = np.zeros((rows, 2), np.int32)
         arrays["drawn"] = np.zeros(rows, np.int64)
         if self.cache is not None:
             arrays |= self.cache.start(rows, self.network.width)
@@ -231,7 +239,6 @@ class GenerateModel:
         outputs = np.concatenate([before[:, None], outputs[:, :-1]], axis=1)
         arrays = {name: array.copy() for name, array in state.arrays.items() if name not in core} | core
         arrays["recent"] = np.concatenate([arrays["recent"], ids.astype(np.int32)], axis=1)[:, -RECENT:]
-        arrays["shown"][:] = 1  # the last token is shown, and text goes on after it
         if self.cache is not None and remember:
             for t in range(ids.shape[1]):
                 self.cache.put(arrays, outputs[:, t], ids[:, t])

@@ -1,6 +1,7 @@
 """Text as it is generated: tokens drawn one by one, pieces of text as soon as they are whole, until a stop string or the last token."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from recurra.runtime.generate import GenerateModel
 
 RECENT = 64  # tokens that a state keeps: for the repetition penalty, and to go on with the text
-BROKEN = "\N{REPLACEMENT CHARACTER}"  # what decoding gives for the first bytes of a character
+LONGEST = 4  # bytes of a character at most
 
 
 class Generation(Iterator[str]):
@@ -43,7 +44,8 @@ class Generation(Iterator[str]):
         self.stopped: str | None = None
         self._model, self._sampling, self._stop, self._seed, self._left = model, sampling, tuple(stop), seed, tokens
         self._logp = model.peek(state)
-        self._pieces = Pieces(model.codec, state)
+        recent = state.arrays["recent"][0]
+        self._piece = pieces(model.codec, recent[recent >= 0].tolist())
         self._held = ""
 
     def __next__(self) -> str:
@@ -69,36 +71,24 @@ class Generation(Iterator[str]):
         self.state.arrays["drawn"] += 1
         self.ids.append(token)
         self._left -= 1
-        piece = self._pieces.push(token)
-        self._pieces.mark(self.state)
-        return piece
+        return self._piece(token)
 
 
-class Pieces:
-    """From tokens to text, each piece as soon as it is whole: goes on from what a state keeps of the tokens before."""
+def pieces(codec: TextCodec, before: Sequence[int]) -> Callable[[int], str]:
+    """A function: token -> the text that is whole with it, for text that goes on after the tokens `before`.
 
-    def __init__(self, codec: TextCodec, state: State) -> None:
-        self._codec = codec
-        shown, kept = (int(n) for n in state.arrays["shown"][0])
-        self._ids = state.arrays["recent"][0][RECENT - kept :].tolist()  # the last ones shown, then those not yet shown
-        self._shown = shown
-        self._before = codec.decode(self._ids[:shown])
+    "" while bytes of a character are missing. The bytes of one that was begun are among the last tokens, of which each has one at least.
+    """
+    waiting = deque(before[-LONGEST:])
+    texts = codec.decode_each(iter(waiting.popleft, None))
+    for _ in range(len(waiting)):
+        next(texts)
 
-    def push(self, token: int) -> str:
-        """The text that became whole with `token`; "" while bytes of its last character are missing."""
-        self._ids.append(token)
-        text = self._codec.decode(self._ids)
-        waits = text.endswith(BROKEN) and len(self._ids) - self._shown < 4  # no character has more bytes
-        if waits or len(text) <= len(self._before):
-            return ""
-        piece = text[len(self._before) :]
-        self._ids = self._ids[self._shown :]
-        self._shown, self._before = len(self._ids), self._codec.decode(self._ids)
-        return piece
+    def push(token: int) -> str:
+        waiting.append(token)
+        return next(texts)
 
-    def mark(self, state: State) -> None:
-        """Keep in `state`, in place, what another `Pieces` needs to go on."""
-        state.arrays["shown"][0] = min(self._shown, RECENT), min(len(self._ids), RECENT)
+    return push
 
 
 def cut(text: str, stop: Sequence[str], last: bool) -> tuple[str, str | None]:

@@ -116,14 +116,15 @@ class LanguageModel(Task):
         """(sum, count) of -log p of the ids `batch.targets` [B, T], in nats; in training with AR and TAR."""
         dropped = locked(output, self.output_dropout, self.training)
         count = batch.weights.sum()
-        total = (self._surprise(dropped, batch.targets) * batch.weights).sum()
+        total = (self.surprise(dropped, batch.targets) * batch.weights).sum()
         if self.training and self.config.alpha:
             total = total + count * self.config.alpha * dropped.square().mean()
         if self.training and self.config.beta and output.shape[1] > 1:
             total = total + count * self.config.beta * (output[:, 1:] - output[:, :-1]).square().mean()
         return total, count
 
-    def _surprise(self, output: Tensor, targets: Tensor) -> Tensor:
+    def surprise(self, output: Tensor, targets: Tensor) -> Tensor:
+        """-log p of `targets` [B, T] in nats, [B, T], for output [B, T, outputs]."""
         if isinstance(self.softmax, nn.AdaptiveLogSoftmaxWithLoss):
             return -self.softmax(output.flatten(0, 1), targets.flatten()).output.view_as(targets)
         logits = self.softmax(output.flatten(0, 1))
