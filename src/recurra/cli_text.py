@@ -2,12 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
-from recurra.errors import RecipeError
+from recurra.errors import RecipeError, UnsupportedError
 
 Model = Annotated[Path, typer.Argument(help="model folder")]
 CacheSize = Annotated[
@@ -77,7 +79,9 @@ def score(
     model: Model,
     text: Annotated[Path | None, typer.Argument(help="text file; none: standard input")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="print JSON Lines")] = False,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="go on learning (the output layer) while reading")] = False,
+    dynamic: Annotated[
+        str, typer.Option(help="go on learning while reading: none, output (the output layer alone), all (needs torch)")
+    ] = "none",
     rate: Annotated[float, typer.Option(help="dynamic: learning rate")] = 1.0,
     cache: CacheSize = None,
     theta: Theta = 0.3,
@@ -89,7 +93,12 @@ def score(
 
     player = _player(model, cache, theta, cache_weight)
     whole = sys.stdin.read() if text is None else "\n".join([*lines(text), ""])
-    found = player.score(whole, dynamic=Dynamic(rate=rate) if dynamic else None)
+    if dynamic not in ("none", "output", "all"):
+        raise RecipeError(f"--dynamic {dynamic}: must be none, output or all")
+    if dynamic == "all":
+        found = _learning(player, model, whole, rate)
+    else:
+        found = player.score(whole, dynamic=Dynamic(rate=rate) if dynamic == "output" else None)
     for place, token, nats in found:
         if json_output:
             print(json.dumps({"place": place, "token": token, "nats": round(nats, 4)}, ensure_ascii=False))
@@ -100,6 +109,28 @@ def score(
         f"({found.bits_per_character:.4f} bits) a character",
         file=sys.stderr,
     )
+
+
+def _learning(player: Any, model: Path, text: str, rate: float) -> Any:
+    """The surprise of a network all of whose weights go on learning."""
+    from recurra import modelfile
+    from recurra.runtime.dynamic import Dynamic
+
+    if player.cache is not None:
+        raise RecipeError("--dynamic all has no --cache: use --dynamic output, or one of them alone")
+    try:
+        from recurra.training.dynamic import restored, surprise
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UnsupportedError(
+            "--dynamic all needs torch, which is not installed: pip install 'recurra[train]'"
+        ) from None
+    plain = player.score(text)
+    task = restored(player.manifest, modelfile.read(model).weights, player.codec.size)
+    ids = np.concatenate([player.opening, player.codec.encode(text)])
+    nats = surprise(task, ids, Dynamic(rate=rate))
+    return replace(plain, nats=nats[len(nats) - len(plain.nats) :])
 
 
 def _player(model: Path, cache: int | None, theta: float, weight: float) -> Any:

@@ -23,6 +23,7 @@ from recurra.training import dynamic
 
 TEXT = "the cat sat on the mat\nthe dog sat on the log\nnaïve café, 東京\n" * 3
 CODEC = text_codec.fit([TEXT], unit="characters")
+MANIFEST = CODEC.manifest() | {"pattern": "*.txt", "encoding": "utf-8"}
 
 
 def task(config: Generate | None = None, cell: str = "lstm", layers: int = 2, seed: int = 0) -> LanguageModel:
@@ -36,7 +37,7 @@ def task(config: Generate | None = None, cell: str = "lstm", layers: int = 2, se
 
 def player(made: LanguageModel) -> GenerateModel:
     export = made.export()
-    manifest = {"task": "generate", "codec": CODEC.manifest(), "layers": json.loads(json.dumps(export.layers))}
+    manifest = {"task": "generate", "codec": MANIFEST, "layers": json.loads(json.dumps(export.layers))}
     return GenerateModel(manifest, export.weights, "digest", CODEC.to_files())
 
 
@@ -127,7 +128,9 @@ def test_a_fork_leaves_the_state_that_it_came_from() -> None:
 
 @pytest.mark.parametrize("unit", ["characters", "words", "bpe", "unigram"])
 def test_pieces_of_text_are_whole_and_go_on_from_any_token(unit: text_codec.Unit) -> None:
-    codec = text_codec.fit([TEXT * 3], unit=unit, vocabulary=300 if unit in ("bpe", "unigram") else None, ends=unit == "words")
+    codec = text_codec.fit(
+        [TEXT * 3], unit=unit, vocabulary=300 if unit in ("bpe", "unigram") else None, ends=unit == "words"
+    )
     text = "the mat 東京 café\ncat é" if unit != "words" else "the mat 東京 dog\ncat sat"
     ids = codec.encode(text).tolist()
     for begin in range(len(ids)):
@@ -261,7 +264,7 @@ def test_the_floors_stand_beside_the_model() -> None:
     assert list(scored.rows) == ["model", "unigram", "bigram", "Kneser-Ney 5-gram"]
     model_row = scored.rows["model"]
     assert model_row["perplexity"] == pytest.approx(model.score(TEXT).perplexity)
-    assert model_row["bits a character"] == pytest.approx(model.score(TEXT).total / len(TEXT) / math.log(2))
+    assert model_row["bits/char"] == pytest.approx(model.score(TEXT).total / len(TEXT) / math.log(2))
     assert scored.rows["unigram"]["perplexity"] > scored.rows["bigram"]["perplexity"]
     assert list(model.evaluate(Part(ids, len(TEXT))).rows) == ["model"]
 
@@ -335,7 +338,7 @@ def test_wrong_cutoffs_are_refused() -> None:
 
 def test_a_broken_model_file_is_refused() -> None:
     export = task().export()
-    manifest = {"task": "generate", "codec": CODEC.manifest(), "layers": export.layers}
+    manifest = {"task": "generate", "codec": MANIFEST, "layers": export.layers}
     for layers, weights in (
         (export.layers[1:], export.weights),
         (export.layers, {k: v for k, v in export.weights.items() if k != "softmax.bias"}),

@@ -6,7 +6,7 @@ has the same bits however it is read: at once, in pieces, or token by token; and
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TextIO
 
@@ -57,6 +57,7 @@ class GenerateModel:
         self.cache: Cache | None = None
         try:
             self.codec = text_codec.read(manifest["codec"], files.__getitem__)
+            self._pattern, self._encoding = manifest["codec"]["pattern"], manifest["codec"]["encoding"]
             self.network = Network(manifest["layers"], weights)
             if self.network.vocabulary != self.codec.size:
                 raise ValueError(f"{self.network.vocabulary} tokens in the network, {self.codec.size} in the codec")
@@ -65,7 +66,7 @@ class GenerateModel:
                 f"this is no language model that can be played: {str(error).splitlines()[0]}"
             ) from None
         end = self.codec.encode("\n").tolist()
-        self._opening = end if len(end) == 1 and end[0] != UNKNOWN else []
+        self.opening: list[int] = end if len(end) == 1 and end[0] != UNKNOWN else []  # what a text begins after
 
     def with_cache(self, cache: Cache | None) -> Self:
         """The same model with a continuous cache (runtime/cache.py), or without; its states are its own."""
@@ -78,8 +79,8 @@ class GenerateModel:
     def start(self, rows: int = 1) -> State:
         """The state of `rows` streams of which nothing has been read: a new line begins."""
         state = self._blank(rows)
-        if self._opening and rows:
-            _, state = self._read(state, np.repeat([self._opening], rows, axis=0), remember=False)
+        if self.opening and rows:
+            _, state = self._read(state, np.repeat([self.opening], rows, axis=0), remember=False)
         return state
 
     def step(self, state: State, ids: int | Sequence[int] | np.ndarray) -> tuple[np.ndarray, State]:
@@ -184,10 +185,12 @@ class GenerateModel:
         learnt = part.train if train is None else self._part(train).ids
         nats, _ = self._nats(part.ids, None, dynamic)
         rows = {"model": measures(nats, part.characters)}
-        for name, order in FLOORS.items() if learnt is not None else ():
-            floor = KneserNey(np.concatenate([self._opening, learnt]), self.codec.size, order)
-            found = -floor.log_probabilities(np.concatenate([self._opening, part.ids]))
-            rows[name] = measures(found[len(self._opening) :], part.characters)
+        if learnt is not None:
+            before = np.array(self.opening, np.int64)
+            for name, order in FLOORS.items():
+                floor = KneserNey(np.concatenate([before, learnt]), self.codec.size, order)
+                found = -floor.log_probabilities(np.concatenate([before, part.ids]))
+                rows[name] = measures(found[len(before) :], part.characters)
         return Scored(rows, f"{len(part.ids)} tokens, {part.characters} characters")
 
     def predict(self, source: Any) -> pl.DataFrame:
@@ -209,7 +212,7 @@ class GenerateModel:
             row = {
                 "line": number,
                 "nats": round(found.total, 4),
-                "bits a character": round(found.bits_per_character, 4),
+                "bits/char": round(found.bits_per_character, 4),
             }
             print(json.dumps(row), file=out, flush=True)
         return 0
@@ -262,11 +265,26 @@ class GenerateModel:
             outputs, state = self._read(state, some[None])
             h = outputs[0]
             logp = self.network.log_probabilities(h) if learner is None else learner(h, some)
-            for t in range(len(some) if self.cache is not None else 0):
-                logp[t] = self.cache.mix(held, h[t : t + 1], logp[t : t + 1])[0]
-                self.cache.put(held, h[t : t + 1], some[t : t + 1])
+            if self.cache is not None:
+                for t in range(len(some)):
+                    logp[t] = self.cache.mix(held, h[t : t + 1], logp[t : t + 1])[0]
+                    self.cache.put(held, h[t : t + 1], some[t : t + 1])
             nats.append(-logp[np.arange(len(some)), some].astype(np.float64))
         return np.concatenate(nats) if nats else np.zeros(0), state
+
+    def _part(self, source: Any) -> Part:
+        """The text of a file, a list of files or a folder. Raises DataError."""
+        characters = 0
+
+        def texts() -> Iterator[str]:
+            nonlocal characters
+            for path in textfile.files(source, self._pattern):
+                for piece in textfile.pieces(path, self._encoding):
+                    characters += len(piece)
+                    yield piece
+
+        ids = np.concatenate(list(self.codec.encode_each(texts())))
+        return Part(ids, characters)
 
     def _known(self, text: str) -> np.ndarray:
         """The ids of a prompt. Raises DataError where there is none, or none that says something."""

@@ -48,12 +48,12 @@ class Surprise:
 
 
 def measures(nats: np.ndarray, characters: int) -> dict[str, float]:
-    """The metrics of a text: perplexity and nats a token, nats and bits a character."""
+    """The metrics of a text: perplexity, nats a token, nats and bits a character."""
     total = float(nats.sum(dtype=np.float64))
     mean = total / len(nats)
     return {
         "perplexity": math.exp(min(mean, MOST)),
-        "nats a token": mean,
-        "nats a character": total / characters,
-        "bits a character": total / characters / math.log(2),
+        "nats/token": mean,
+        "nats/char": total / characters,
+        "bits/char": total / characters / math.log(2),
     }
