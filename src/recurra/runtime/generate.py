@@ -14,8 +14,7 @@ import numpy as np
 import polars as pl
 
 from recurra import textfile
-from recurra.codec import text as text_codec
-from recurra.codec.text import PADDING, UNKNOWN
+from recurra.codec.text import PADDING, UNKNOWN, TextCodec
 from recurra.errors import DataError, ModelFileError, StateError
 from recurra.kneserney import KneserNey
 from recurra.runtime.cache import Cache
@@ -56,7 +55,7 @@ class GenerateModel:
         self.manifest, self.digest = dict(manifest), digest
         self.cache: Cache | None = None
         try:
-            self.codec = text_codec.read(manifest["codec"], files.__getitem__)
+            self.codec = TextCodec.read(manifest["codec"], files.__getitem__)
             self._pattern, self._encoding = manifest["codec"]["pattern"], manifest["codec"]["encoding"]
             self.network = Network(manifest["layers"], weights)
             if self.network.vocabulary != self.codec.size:
