@@ -6,7 +6,8 @@ has the same bits however it is read: at once, in pieces, or token by token; and
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TextIO
 
@@ -273,17 +274,17 @@ class GenerateModel:
 
     def _part(self, source: Any) -> Part:
         """The text of a file, a list of files or a folder. Raises DataError."""
-        characters = 0
-
-        def texts() -> Iterator[str]:
-            nonlocal characters
-            for path in textfile.files(source, self._pattern):
-                for piece in textfile.pieces(path, self._encoding):
-                    characters += len(piece)
-                    yield piece
-
-        ids = np.concatenate(list(self.codec.encode_each(texts())))
-        return Part(ids, characters)
+        folder = isinstance(source, str | os.PathLike) and os.path.isdir(source)
+        texts: list[str] = []
+        for path in textfile.files(source, self._pattern):
+            try:
+                texts.append("".join(textfile.pieces(path, self._encoding)))
+            except DataError:
+                if not folder:  # of a folder, what is no text is left out, as in training
+                    raise
+        if not texts:
+            raise DataError(f"the folder {source} holds no text like '{self._pattern}'")
+        return Part(np.concatenate(self.codec.encode_all(texts)), sum(map(len, texts)))
 
     def _known(self, text: str) -> np.ndarray:
         """The ids of a prompt. Raises DataError where there is none, or none that says something."""
