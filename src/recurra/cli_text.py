@@ -128,7 +128,7 @@ def _learning(player: Any, model: Path, text: str, rate: float) -> Any:
         ) from None
     plain = player.score(text)
     task = restored(player.manifest, modelfile.read(model).weights, player.codec.size)
-    ids = np.concatenate([player.opening, player.codec.encode(text)])
+    ids = np.append(player.opening, player.codec.encode(text))
     nats = surprise(task, ids, Dynamic(rate=rate))
     return replace(plain, nats=nats[len(nats) - len(plain.nats) :])
 

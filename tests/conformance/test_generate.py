@@ -139,7 +139,7 @@ def test_pieces_of_text_are_whole_and_go_on_from_any_token(unit: text_codec.Unit
         assert "�" not in "".join(found)
         if begin == 0:
             assert "".join(found) == text
-        whole = [piece for piece in codec.decode_each(iter(ids))][: len(ids)]
+        whole = list(codec.decode_each(iter(ids)))[: len(ids)]
         assert found == whole[begin:]
 
 

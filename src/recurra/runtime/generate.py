@@ -65,8 +65,7 @@ class GenerateModel:
             raise ModelFileError(
                 f"this is no language model that can be played: {str(error).splitlines()[0]}"
             ) from None
-        end = self.codec.encode("\n").tolist()
-        self.opening: list[int] = end if len(end) == 1 and end[0] != UNKNOWN else []  # what a text begins after
+        self.opening = opening(self.codec)
 
     def with_cache(self, cache: Cache | None) -> Self:
         """The same model with a continuous cache (runtime/cache.py), or without; its states are its own."""
@@ -79,8 +78,8 @@ class GenerateModel:
     def start(self, rows: int = 1) -> State:
         """The state of `rows` streams of which nothing has been read: a new line begins."""
         state = self._blank(rows)
-        if self.opening and rows:
-            _, state = self._read(state, np.repeat([self.opening], rows, axis=0), remember=False)
+        if rows:
+            _, state = self._read(state, np.full((rows, 1), self.opening), remember=False)
         return state
 
     def step(self, state: State, ids: int | Sequence[int] | np.ndarray) -> tuple[np.ndarray, State]:
@@ -186,11 +185,10 @@ class GenerateModel:
         nats, _ = self._nats(part.ids, None, dynamic)
         rows = {"model": measures(nats, part.characters)}
         if learnt is not None:
-            before = np.array(self.opening, np.int64)
             for name, order in FLOORS.items():
-                floor = KneserNey(np.concatenate([before, learnt]), self.codec.size, order)
-                found = -floor.log_probabilities(np.concatenate([before, part.ids]))
-                rows[name] = measures(found[len(before) :], part.characters)
+                floor = KneserNey(np.append(self.opening, learnt), self.codec.size, order)
+                found = -floor.log_probabilities(np.append(self.opening, part.ids))
+                rows[name] = measures(found[1:], part.characters)
         return Scored(rows, f"{len(part.ids)} tokens, {part.characters} characters")
 
     def predict(self, source: Any) -> pl.DataFrame:
@@ -296,3 +294,9 @@ class GenerateModel:
                 f"this model knows no {self.codec.unit} of the prompt {text[:40]!r}: use some of its training text"
             )
         return ids
+
+
+def opening(codec: TextCodec) -> int:
+    """The token after which a text begins: a line's end, or PADDING where the codec has none of its own."""
+    found = codec.encode("\n")
+    return int(found[0]) if len(found) == 1 and found[0] != UNKNOWN else PADDING

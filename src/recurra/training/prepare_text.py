@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from recurra.codec.text import TextCodec
-from recurra.data.text import Streams
-from recurra.errors import DataError
-from recurra.runtime.generate import Part
+from recurra.data.streams import Streams
+from recurra.runtime.generate import Part, opening
 from recurra.tasks import LanguageModel
 from recurra.training.prepared import Prepared
 from recurra.training.recipe import Recipe
@@ -25,23 +24,19 @@ def generate(recipe: Recipe) -> Prepared:
     train, validation = data.parts()
     codec = data.fit(train)
     ids, characters = _encoded(codec, train)
-    if len(ids) < 2:
-        raise DataError(f"the text has {len(ids)} token(s), but a language model learns from at least 2")
     rows = max(1, min(fit.batch_size, len(ids) // (fit.chunk * MIN_STEPS)))
+    start = opening(codec)
     held_out, scored = None, None
     if validation is not None:
         kept, _ = _encoded(codec, validation)
-        if len(kept) < 2:
-            raise DataError(
-                f"the validation part has {len(kept)} token(s), but needs at least 2: set validation = 0 to do without"
-            )
-        held_out = Streams(kept, max(1, min(rows, len(kept) // fit.chunk)), fit.chunk)
+        side = max(1, min(rows, len(kept) // fit.chunk))
+        held_out = Streams(kept, batch_size=side, chunk=fit.chunk, start=start)
         some = kept[:SCORED]
         scored = Part(some, len(codec.decode(some)), ids[-LEARNT:])
     torch.manual_seed(fit.seed)
     return Prepared(
         task=LanguageModel(config, recipe.core, codec.size),
-        train=Streams(ids, rows, fit.chunk),
+        train=Streams(ids, batch_size=rows, chunk=fit.chunk, seed=fit.seed, vary=config.vary, start=start),
         validation=held_out,
         codec=codec.manifest() | {"pattern": data.pattern, "encoding": data.encoding},
         digest=hashlib.sha256(ids.tobytes()).hexdigest(),
