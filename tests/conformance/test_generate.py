@@ -13,9 +13,10 @@ from recurra.data.batch import Batch
 from recurra.errors import DataError, ModelFileError, RecipeError, StateError, UnsupportedError
 from recurra.runtime.cache import Cache
 from recurra.runtime.dynamic import Dynamic
-from recurra.runtime.generate import GenerateModel, Part
+from recurra.runtime.generate import GenerateModel
 from recurra.runtime.generation import pieces
 from recurra.runtime.stream import State
+from recurra.runtime.surprise import Part
 from recurra.search.sampling import Sampling
 from recurra.tasks.generate import Generate, LanguageModel
 from recurra.tasks.task import Core
@@ -265,6 +266,9 @@ def test_the_floors_stand_beside_the_model() -> None:
     model_row = scored.rows["model"]
     assert model_row["perplexity"] == pytest.approx(model.score(TEXT).perplexity)
     assert model_row["bits/char"] == pytest.approx(model.score(TEXT).total / len(TEXT) / math.log(2))
+    shares = scored.details["where the surprise lies"]
+    assert shares["' '"]["times"] == TEXT.count(" ")
+    assert sum(row["share"] for row in shares.values()) < 1
     assert scored.rows["unigram"]["perplexity"] > scored.rows["bigram"]["perplexity"]
     assert list(model.evaluate(Part(ids, len(TEXT))).rows) == ["model"]
 

@@ -33,9 +33,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *TINY,
         "--out",
         folder / "model",
+        "--report",
+        folder / "report.html",
     )
     assert ran.code == 0, ran.err
     assert "Kneser-Ney 5-gram" in ran.out
+    assert "where the surprise lies" in (folder / "report.html").read_text().lower()
     return folder
 
 

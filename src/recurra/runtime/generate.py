@@ -8,7 +8,6 @@ import copy
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self, TextIO
 
 import numpy as np
@@ -17,28 +16,17 @@ import polars as pl
 from recurra import textfile
 from recurra.codec.text import PADDING, UNKNOWN, TextCodec
 from recurra.errors import DataError, ModelFileError, StateError
-from recurra.kneserney import KneserNey
 from recurra.runtime.cache import Cache
 from recurra.runtime.dynamic import Dynamic, Learner
 from recurra.runtime.generation import RECENT, Generation
 from recurra.runtime.language import Network
 from recurra.runtime.scored import Scored
 from recurra.runtime.stream import State
-from recurra.runtime.surprise import Surprise, measures
+from recurra.runtime.surprise import Part, Surprise, floors, measures, shares
 from recurra.search import beam
 from recurra.search.sampling import Sampling
 
 FRAMES = 256  # tokens read at a time
-FLOORS = {"unigram": 1, "bigram": 2, "Kneser-Ney 5-gram": 5}  # name: order
-
-
-@dataclass(frozen=True)
-class Part:
-    """A text as tokens. ids [T]; characters: that they stand for; train [N]: tokens of the text that the floors learn from, or None."""
-
-    ids: np.ndarray
-    characters: int
-    train: np.ndarray | None = None
 
 
 class GenerateModel:
@@ -184,12 +172,11 @@ class GenerateModel:
         learnt = part.train if train is None else self._part(train).ids
         nats, _ = self._nats(part.ids, None, dynamic)
         rows = {"model": measures(nats, part.characters)}
+        caption = f"{len(part.ids)} tokens, {part.characters} characters"
         if learnt is not None:
-            for name, order in FLOORS.items():
-                floor = KneserNey(np.append(self.opening, learnt), self.codec.size, order)
-                found = -floor.log_probabilities(np.append(self.opening, part.ids))
-                rows[name] = measures(found[1:], part.characters)
-        return Scored(rows, f"{len(part.ids)} tokens, {part.characters} characters")
+            rows |= floors(part, learnt, self.opening, self.codec.size)
+            caption += f"; floors learnt from {len(learnt)} tokens"
+        return Scored(rows, caption, {"where the surprise lies": shares(self.codec, part.ids, nats)})
 
     def predict(self, source: Any) -> pl.DataFrame:
         """How surprising each token of a text file is: a frame with place, token and nats. Raises DataError."""

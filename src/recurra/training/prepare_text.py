@@ -8,7 +8,8 @@ import torch
 
 from recurra.codec.text import TextCodec
 from recurra.data.streams import Streams
-from recurra.runtime.generate import Part, opening
+from recurra.runtime.generate import opening
+from recurra.runtime.surprise import Part
 from recurra.tasks import LanguageModel
 from recurra.training.prepared import Prepared
 from recurra.training.recipe import Recipe
