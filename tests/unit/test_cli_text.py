@@ -134,3 +134,38 @@ def test_empty_text_and_no_file_are_refused(here: Path, tmp_path: Path) -> None:
             ran = command(verb, here / "model", path)
             assert ran.code == 2
             assert path.name in ran.err[0]
+
+
+def test_every_regulariser_at_once_trains(here: Path, tmp_path: Path) -> None:
+    options = {
+        "unit": "words",
+        "no-tied": None,
+        "embedding": 8,
+        "cutoffs": "4,9",
+        "weight-drop": 0.3,
+        "word-dropout": 0.1,
+        "input-dropout": 0.2,
+        "output-dropout": 0.3,
+        "alpha": 1,
+        "beta": 1,
+        "vary": None,
+        "optimiser": "ntasgd",
+        "schedule": "constant",
+        "learning-rate": 5,
+        "hidden": 20,
+        "epochs": 8,
+        "chunk": 12,
+    }
+    given = [word for name, value in options.items() for word in (f"--{name}", value) if word is not None]
+    ran = command("train", "generate", here / "text" / "one.txt", *given, "--out", tmp_path / "model")
+    assert ran.code == 0, ran.err
+    rows = json.loads((tmp_path / "model" / "metrics.json").read_text())["rows"]
+    assert rows["model"]["perplexity"] < 0.8 * load(tmp_path / "model").codec.size
+
+
+def test_a_run_without_validation_and_a_text_of_one_line_train(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("so it is")
+    ran = command("train", "generate", tmp_path / "text.txt", "--validation", "0", *TINY, "--out", tmp_path / "model")
+    assert ran.code == 0, ran.err
+    assert not (tmp_path / "model" / "metrics.json").exists()
+    assert command("generate", tmp_path / "model", "--tokens", "3").code == 0
