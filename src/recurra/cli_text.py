@@ -82,7 +82,7 @@ def score(
     dynamic: Annotated[
         str, typer.Option(help="go on learning while reading: none, output (the output layer alone), all (needs torch)")
     ] = "none",
-    rate: Annotated[float, typer.Option(help="dynamic: learning rate")] = 1.0,
+    rate: Annotated[float, typer.Option(help="dynamic: learning rate")] = 0.1,
     cache: CacheSize = None,
     theta: Theta = 0.3,
     cache_weight: CacheWeight = 0.1,
