@@ -13,24 +13,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recurra.data.series import Series
+    from recurra.data.text import Text
     from recurra.errors import RecurraError
     from recurra.runtime.model import load
     from recurra.runtime.stream import State
+    from recurra.search.sampling import Sampling
     from recurra.tasks.forecast import Forecast
+    from recurra.tasks.generate import Generate
     from recurra.tasks.task import Core
     from recurra.training.fit import train
     from recurra.training.recipe import Fit
 
 __version__ = "0.1.0"
-__all__ = ["Core", "Fit", "Forecast", "RecurraError", "Series", "State", "__version__", "load", "train"]
+__all__ = [
+    "Core",
+    "Fit",
+    "Forecast",
+    "Generate",
+    "RecurraError",
+    "Sampling",
+    "Series",
+    "State",
+    "Text",
+    "__version__",
+    "load",
+    "train",
+]
 
 _HOMES = {
     "Core": "tasks.task",
     "Fit": "training.recipe",
     "Forecast": "tasks.forecast",
+    "Generate": "tasks.generate",
     "RecurraError": "errors",
+    "Sampling": "search.sampling",
     "Series": "data.series",
     "State": "runtime.stream",
+    "Text": "data.text",
     "load": "runtime.model",
     "train": "training.fit",
 }

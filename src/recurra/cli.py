@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from recurra import cli_text
 from recurra.errors import RecipeError, RecurraError, UnsupportedError
 
 INTERRUPTED = 130  # exit code of a command that was stopped
@@ -85,13 +86,19 @@ def evaluate(
     season: Annotated[
         int | None, typer.Option(help="forecast: m of MASE and of the seasonal naive; default: M4's")
     ] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="generate: the training text, from which the n-gram floors learn")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Score a model on a table or text, beside the naive floors."""
     from recurra.runtime.model import load
 
     player = load(model)
-    scores = player.evaluate(data, origins=origins, season=season) if _forecasts(player) else player.evaluate(data)
+    if player.manifest["task"] == "generate":
+        scores = player.evaluate(data, train=train)
+    else:
+        scores = player.evaluate(data, origins=origins, season=season) if _forecasts(player) else player.evaluate(data)
     if json_output:
         print(json.dumps(scores.to_json()))
         return
@@ -202,6 +209,10 @@ def info(model: Model, json_output: Annotated[bool, typer.Option("--json", help=
                 print(f"{'':<12} {row:<15} " + "  ".join(f"{k} {v:.4g}" for k, v in found.items() if v is not None))
         else:
             print(f"{name:<12} {value}")
+
+
+app.command()(cli_text.generate)
+app.command()(cli_text.score)
 
 
 @app.command()

@@ -52,9 +52,9 @@ def options(task: str) -> Iterator[tuple[str, str, inspect.Parameter]]:
                 note += f" (default: {_shown(default_of(task, part, name))})"
                 kind = kind if kind is bool or type(None) in get_args(kind) else kind | None
             panel = {"task": f"Task: {cls.__name__}", "data": "Data", "core": "Core", "fit": "Fit"}[part]
-            option = typer.Option(
-                default, f"--{name.replace('_', '-')}", help=note, rich_help_panel=panel, show_default=False
-            )
+            flag = name.replace("_", "-")
+            words = f"--{flag}/--no-{flag}" if kind is bool and field.default else f"--{flag}"
+            option = typer.Option(default, words, help=note, rich_help_panel=panel, show_default=False)
             yield part, name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
 
 

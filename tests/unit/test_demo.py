@@ -13,7 +13,7 @@ def blocks(page: str) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/forecast.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/forecast.md", "docs/tutorials/generate.md"])
 def test_python_of_the_documents_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = blocks(page)
     assert code

@@ -1,7 +1,6 @@
 """Live streams by name: every series its own state, saved together in one file, written beside and then renamed."""
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from recurra.errors import DataError, StateError, nearest
 from recurra.runtime.forecast import ForecastModel
 from recurra.runtime.observation import NO_TIME
 from recurra.runtime.prediction import Prediction
-from recurra.runtime.stream import State
+from recurra.runtime.stream import State, store
 from recurra.timestep import show
 
 MAX_GAP = 10_000  # steps that are filled as missing at once, where the model fills gaps
@@ -110,16 +109,7 @@ class Live:
 
     def save(self, path: str | Path) -> None:
         """Write the state file, whole or not at all."""
-        path = Path(path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with beside.open("wb") as file:
-                file.write(self.to_bytes())
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        store(path, self.to_bytes())
 
 
 def _name(value: Any) -> str:

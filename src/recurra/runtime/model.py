@@ -9,8 +9,9 @@ import numpy as np
 from recurra import modelfile
 from recurra.errors import ModelFileError, nearest
 from recurra.runtime.forecast import ForecastModel
+from recurra.runtime.generate import GenerateModel
 
-PLAYERS: dict[str, Any] = {"forecast": ForecastModel}
+PLAYERS: dict[str, Any] = {"forecast": ForecastModel, "generate": GenerateModel}
 
 
 def load(path: str | Path, task: str | None = None) -> Any:

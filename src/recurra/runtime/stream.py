@@ -5,7 +5,9 @@ fork, and throwing the new one away is a peek. Its bytes are safetensors, bound 
 """
 
 import json
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -91,6 +93,10 @@ class State:
         # one entry: safetensors writes several in random order
         return save(arrays, metadata={"recurra_state": json.dumps({"format": FORMAT, "digest": self.digest})})
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_bytes` to a file, whole or not at all."""
+        store(path, self.to_bytes())
+
     @classmethod
     def from_bytes(cls, data: bytes, digest: str | None = None) -> Self:
         """Read a state; with `digest`, refuse one of another model. Raises StateError."""
@@ -111,3 +117,17 @@ class State:
         if digest is not None:
             state.check(digest)
         return state
+
+
+def store(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file, whole or not at all: beside it, synced, then renamed."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

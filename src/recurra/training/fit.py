@@ -203,7 +203,12 @@ USES = {
         "info THIS_FOLDER",
         "predict THIS_FOLDER data.csv --out forecasts.csv",
         "stream THIS_FOLDER --state live.state",
-    )
+    ),
+    "generate": (
+        "info THIS_FOLDER",
+        "generate THIS_FOLDER --tokens 200",
+        "score THIS_FOLDER text.txt",
+    ),
 }
 
 

@@ -1,38 +1,20 @@
 """From a recipe to what training needs: for each task, read the data, fit the codec, build the model and the batches."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 
 from recurra.codec import series as series_codec
-from recurra.data.batch import Batches
 from recurra.data.series import Chunks
 from recurra.errors import DataError
 from recurra.tasks import Forecaster
-from recurra.tasks.task import Task
+from recurra.training import prepare_text
+from recurra.training.prepared import Prepared
 from recurra.training.recipe import Recipe
 
 MIN_STEPS = 50  # batches an epoch at least
 SCORED = 1000  # series at most that are scored after training
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A task and its batches. codec: as saved in the model file; digest: of the training data; sizes: what was read; scored:
-    what the trained model is given to evaluate, for the scores in its file, or None; files: further files of the model.
-    """
-
-    task: Task
-    train: Batches
-    validation: Batches | None
-    codec: dict[str, Any]
-    digest: str
-    sizes: dict[str, int]
-    scored: Any
-    files: dict[str, str] = field(default_factory=dict)
 
 
 def forecast(recipe: Recipe) -> Prepared:
@@ -98,4 +80,4 @@ def forecast(recipe: Recipe) -> Prepared:
     )
 
 
-PREPARE: dict[str, Callable[[Recipe], Prepared]] = {"forecast": forecast}
+PREPARE: dict[str, Callable[[Recipe], Prepared]] = {"forecast": forecast, "generate": prepare_text.generate}

@@ -11,12 +11,13 @@ from pydantic_core import PydanticUndefined
 
 from recurra.config import config, fields
 from recurra.data.series import Series
+from recurra.data.text import Text
 from recurra.errors import RecipeError, nearest
 from recurra.tasks import TASKS
 from recurra.tasks.task import OWN, Core
 
 T = TypeVar("T")
-DATA = {"forecast": Series}  # the shape of data that each task reads
+DATA: dict[str, type] = {"forecast": Series, "generate": Text}  # the shape of data that each task reads
 
 
 @config
@@ -83,6 +84,21 @@ DEFAULTS: dict[str, tuple[Core, Fit]] = {
             weight_decay=1e-2,
             clip=1.0,
             average=0.99,
+            patience=8,
+        ),
+    ),
+    "generate": (
+        Core(hidden=256, layers=2, dropout=0.2),
+        Fit(
+            epochs=10,
+            batch_size=32,
+            chunk=100,
+            optimiser="adamw",
+            schedule="cycle",
+            learning_rate=4e-3,
+            weight_decay=1e-2,
+            clip=1.0,
+            average=0.0,
             patience=8,
         ),
     ),

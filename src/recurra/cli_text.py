@@ -1,0 +1,141 @@
+"""The commands of language models: `recurra generate` and `recurra score`."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from recurra.errors import RecipeError, UnsupportedError
+
+Model = Annotated[Path, typer.Argument(help="model folder")]
+CacheSize = Annotated[
+    int | None, typer.Option("--cache", help="tokens of a continuous cache: what came lately is likelier to come again")
+]
+Theta = Annotated[float, typer.Option(help="cache: how much like the present state a remembered one must be")]
+CacheWeight = Annotated[float, typer.Option(help="cache: its share in every probability")]
+
+
+def generate(
+    model: Model,
+    prompt: Annotated[str | None, typer.Option(help="text to go on with; none: begin with a new line")] = None,
+    tokens: Annotated[int, typer.Option(help="tokens to write at most")] = 200,
+    temperature: Annotated[float, typer.Option(help="below 1 likelier tokens are favoured, above 1 rarer ones")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="draw from the k most probable tokens")] = None,
+    top_p: Annotated[float, typer.Option(help="draw from the fewest tokens that hold this probability")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="draw from tokens at least this share as probable as the best")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="above 1 recent tokens are less probable")] = 1.0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="always take the most probable token")] = False,
+    beam: Annotated[int | None, typer.Option(help="search the most probable text, with so many side by side")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="end before this text; may be given more than once")] = None,
+    seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
+    state: Annotated[
+        Path | None, typer.Option(help="state file: gone on from where it exists, and written; copy it to fork")
+    ] = None,
+    cache: CacheSize = None,
+    theta: Theta = 0.3,
+    cache_weight: CacheWeight = 0.1,
+) -> None:
+    """Write text with a language model, token by token to the terminal."""
+    from recurra.runtime.stream import State
+    from recurra.search.sampling import Sampling
+
+    player = _player(model, cache, theta, cache_weight)
+    sampling = Sampling(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        greedy=greedy,
+    )
+    before = None
+    if state is not None:
+        if state.is_dir() or not state.absolute().parent.is_dir():
+            raise RecipeError(f"--state {state}: must be a file in a folder that exists")
+        before = State.from_bytes(state.read_bytes(), player.digest) if state.exists() else None
+    if beam is not None:
+        if state is not None or len(stop or ()) > 1:
+            raise RecipeError("--beam compares whole texts: it has no --state, and one --stop at most")
+        for text, logp in player.beam(prompt, width=beam, tokens=tokens, stop=(stop or [""])[0]):
+            print(json.dumps({"text": text, "logp": round(logp, 4)}, ensure_ascii=False))
+        return
+    writing = player.generate(prompt, state=before, tokens=tokens, sampling=sampling, stop=stop or (), seed=seed)
+    try:
+        sys.stdout.write(prompt or "")
+        for piece in writing:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    finally:  # what is written so far can be gone on from, also after Ctrl-C
+        if state is not None:
+            writing.state.save(state)
+    sys.stdout.write("\n")
+
+
+def score(
+    model: Model,
+    text: Annotated[Path | None, typer.Argument(help="text file; none: standard input")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="print JSON Lines")] = False,
+    dynamic: Annotated[
+        str, typer.Option(help="go on learning while reading: none, output (the output layer alone), all (needs torch)")
+    ] = "none",
+    rate: Annotated[float, typer.Option(help="dynamic: learning rate")] = 0.1,
+    cache: CacheSize = None,
+    theta: Theta = 0.3,
+    cache_weight: CacheWeight = 0.1,
+) -> None:
+    """How surprising a text is to a language model: a line for each token (place, nats, token), and the measures of the whole."""
+    from recurra.runtime.dynamic import Dynamic
+    from recurra.textfile import lines
+
+    player = _player(model, cache, theta, cache_weight)
+    whole = sys.stdin.read() if text is None else "\n".join([*lines(text), ""])
+    if dynamic not in ("none", "output", "all"):
+        raise RecipeError(f"--dynamic {dynamic}: must be none, output or all")
+    if dynamic == "all":
+        found = _learning(player, model, whole, rate)
+    else:
+        found = player.score(whole, dynamic=Dynamic(rate=rate) if dynamic == "output" else None)
+    for place, token, nats in found:
+        if json_output:
+            print(json.dumps({"place": place, "token": token, "nats": round(nats, 4)}, ensure_ascii=False))
+        else:
+            print(f"{place}\t{nats:.3f}\t{token!r}")
+    print(
+        f"{len(found.nats)} tokens: perplexity {found.perplexity:.2f}, {found.nats_per_character:.4f} nats "
+        f"({found.bits_per_character:.4f} bits) a character",
+        file=sys.stderr,
+    )
+
+
+def _learning(player: Any, model: Path, text: str, rate: float) -> Any:
+    """The surprise of a network all of whose weights go on learning."""
+    from recurra import modelfile
+    from recurra.runtime.dynamic import Dynamic
+
+    if player.cache is not None:
+        raise RecipeError("--dynamic all has no --cache: use --dynamic output, or one of them alone")
+    try:
+        from recurra.training.dynamic import restored, surprise
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UnsupportedError(
+            "--dynamic all needs torch, which is not installed: pip install 'recurra[train]'"
+        ) from None
+    plain = player.score(text)
+    task = restored(player.manifest, modelfile.read(model).weights, player.codec.size)
+    ids = np.append(player.opening, player.codec.encode(text))
+    nats = surprise(task, ids, Dynamic(rate=rate))
+    return replace(plain, nats=nats[len(nats) - len(plain.nats) :])
+
+
+def _player(model: Path, cache: int | None, theta: float, weight: float) -> Any:
+    from recurra.runtime.cache import Cache
+    from recurra.runtime.model import load
+
+    player = load(model, "generate")
+    return player if cache is None else player.with_cache(Cache(size=cache, theta=theta, weight=weight))
