@@ -13,7 +13,7 @@ from recurra.tasks.classify import Classifier, Classify
 from recurra.tasks.task import Core
 
 NAMES = ("bad", "fair", "good")
-WORDS = "the film was a very poor bore but some liked its fine dark score and all of us slept".split()
+WORDS = "the film was a very poor bore but some liked its fine dark score and all of us slept".split()  # noqa: SIM905
 
 
 def texts(n: int, seed: int = 0, longest: int = 12) -> list[str]:
@@ -44,7 +44,7 @@ def make(
     Labels.model_validate(codec["labels"])
     files: dict[str, str] = {}
     if numeric:
-        values = values_codec.fit(series(20, seed=9))
+        values = values_codec.fit(series(20, seed=9), frames=5 if config.direction == "both" else None)
         codec["values"] = values.model_dump(mode="json")
         codec["columns"]["values"] = "values"
         task = Classifier(config, core, classes=3, channels=values.features, chunk=chunk)
@@ -60,7 +60,9 @@ def make(
     return task.eval(), player(task, config, core, codec, files)
 
 
-def player(task: Classifier, config: Classify, core: Core, codec: dict[str, Any], files: dict[str, str]) -> ClassifyModel:
+def player(
+    task: Classifier, config: Classify, core: Core, codec: dict[str, Any], files: dict[str, str]
+) -> ClassifyModel:
     """The player of a network."""
     export = task.export()
     manifest = {"task": "classify", "codec": codec, "layers": export.layers}

@@ -35,6 +35,17 @@ def test_odd_series():
     assert constant.encode(np.zeros((0, 1))).shape == (0, 1)
 
 
+def test_steps_side_by_side_in_a_frame():
+    rows = [np.arange(14.0).reshape(7, 2), np.full((3, 2), np.nan)]
+    step, frame = values.fit(rows), values.fit(rows, frames=3)
+    assert (frame.together, frame.features) == (3, 12)
+    alone, together = step.encode(rows[0]), frame.encode(rows[0])
+    assert np.array_equal(together[:2].reshape(6, 4), alone[:6])
+    assert np.array_equal(together[2].reshape(3, 4), alone[[6, 6, 6]])
+    assert frame.encode(np.stack([rows[0][:3]] * 2)).shape == (2, 1, 12)
+    assert frame.encode(np.zeros((0, 2))).shape == (0, 12)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

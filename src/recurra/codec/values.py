@@ -11,13 +11,16 @@ FAR = 1e3  # a standardised value is held to this: one broken number must not ou
 
 
 class ValuesCodec(BaseModel):
-    """mean, scale: of each channel. flags: a missing value (NaN) becomes the mean, and with flags a second channel says where."""
+    """mean, scale: of each channel. flags: a missing value (NaN) becomes the mean, and with flags a second channel says where.
+    together: how many steps make one frame, side by side; the last one of a series is filled with its last step again.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean: tuple[float, ...]
     scale: tuple[float, ...]
     flags: bool
+    together: int = 1
 
     @property
     def channels(self) -> int:
@@ -26,23 +29,34 @@ class ValuesCodec(BaseModel):
 
     @property
     def features(self) -> int:
-        """Numbers of a step, as the network sees them."""
-        return self.channels * (2 if self.flags else 1)
+        """Numbers of a frame, as the network sees it."""
+        return self.channels * (2 if self.flags else 1) * self.together
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """values [..., T, channels] (one channel: [T] too) -> float32 [..., T, features]. Raises DataError: infinite, other channels."""
+        """values [..., T, channels] (one channel: [T] too) -> float32 [..., T / together, features], T rounded up.
+
+        Raises DataError: infinite, another number of channels.
+        """
         values = shaped(values)
         if values.shape[-1] != self.channels:
             raise DataError(f"a step has {self.channels} value(s), not {values.shape[-1]}")
         known = ~np.isnan(values)
         z = np.where(known, (values - np.asarray(self.mean)) / np.asarray(self.scale), 0.0).clip(-FAR, FAR)
-        return np.concatenate([z, ~known], axis=-1).astype(np.float32) if self.flags else z.astype(np.float32)
+        z = (np.concatenate([z, ~known], axis=-1) if self.flags else z).astype(np.float32)
+        lacking = -z.shape[-2] % self.together
+        if lacking:
+            z = np.concatenate([z, np.repeat(z[..., -1:, :], lacking, axis=-2)], axis=-2)
+        return z.reshape(*z.shape[:-2], z.shape[-2] // self.together, self.features)
 
 
-def fit(rows: Iterable[np.ndarray]) -> ValuesCodec:
-    """The codec of the training series `rows`, each [T, channels] or [T]. Raises DataError: none, infinite, unequal channels."""
+def fit(rows: Iterable[np.ndarray], *, frames: int | None = None) -> ValuesCodec:
+    """The codec of the training series `rows`, each [T, channels] or [T].
+
+    frames: how many frames the longest of them has at most; none: a frame is a step. Raises DataError: no series, infinite, unequal
+    channels.
+    """
     count = total = square = None
-    flags = False
+    flags, longest = False, 0
     for i, row in enumerate(rows):
         row = shaped(row)
         known = ~np.isnan(row)
@@ -51,7 +65,7 @@ def fit(rows: Iterable[np.ndarray]) -> ValuesCodec:
             count, total, square = (np.zeros(row.shape[1]) for _ in range(3))
         elif len(count) != row.shape[1]:
             raise DataError(f"series {i + 1} has {row.shape[1]} value(s) a step, those before have {len(count)}")
-        flags = flags or not known.all()
+        flags, longest = flags or not known.all(), max(longest, len(row))
         count += known.sum(0)
         total += filled.sum(0)
         square += (filled**2).sum(0)
@@ -60,7 +74,8 @@ def fit(rows: Iterable[np.ndarray]) -> ValuesCodec:
     mean = total / np.maximum(count, 1)
     spread = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0.0))
     scale = np.where(spread > 1e-12 * np.maximum(np.abs(mean), 1e-300), spread, 1.0)  # a constant channel says nothing
-    return ValuesCodec(mean=tuple(mean.tolist()), scale=tuple(scale.tolist()), flags=flags)
+    together = 1 if frames is None else max(1, -(-longest // frames))
+    return ValuesCodec(mean=tuple(mean.tolist()), scale=tuple(scale.tolist()), flags=flags, together=together)
 
 
 def shaped(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Play a classifier: whole documents and numeric series, or, where it reads forwards, step by step. The equations are those of tasks/classify.py.
+"""Play a classifier: whole documents and numeric series, or, where it reads forwards, step by step.
 
-Frames go through the core and the pooling in order, in blocks of steps and rows, so a verdict has the same bits however its document came
-in: whole, in pieces, one token at a time, alone or among others.
+The equations are those of tasks/classify.py. Frames go through the core and the pooling in order, in blocks of steps and rows, so a
+verdict has the same bits however its document came in: whole, in pieces, one token at a time, alone or among others.
 """
 
 import json
@@ -13,7 +13,8 @@ from typing import Any, TextIO
 import numpy as np
 import polars as pl
 
-from recurra.codec.text import Labels, TextCodec
+from recurra.codec import text as text_codec
+from recurra.codec.text import Labels
 from recurra.codec.values import ValuesCodec
 from recurra.errors import DataError, ModelFileError, RecurraError, StateError, UnsupportedError
 from recurra.runtime.layers import Bidirectional, Embedding, Linear, Recurrent, sigmoid, softmax, tanh
@@ -45,7 +46,7 @@ class ClassifyModel:
             self.columns: dict[str, Any] = dict(codec["columns"])
             self.many: bool = codec["many"]
             self.documents: int = codec["documents"]
-            self.text = None if codec["text"] is None else TextCodec.read(codec["text"], files.__getitem__)
+            self.text = None if codec["text"] is None else text_codec.read(codec["text"], files.__getitem__)
             self.values = None if codec["values"] is None else ValuesCodec.model_validate(codec["values"])
             self._build(manifest["layers"], weights)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
@@ -80,7 +81,7 @@ class ClassifyModel:
         if bool(self._both) == bool(self._ahead):
             raise ValueError("all layers must read one way, or all both")
         pooling, backward = layers["pool"]["pooling"], width // 2 if self._both else 0
-        self._attend = (linear("attend"), linear("score")) if pooling == "attention" else ()
+        self._attend = (linear("attend"), linear("score")) if pooling == "attention" else None
         self._pool = Pooling(pooling, width, backward=backward, score=self._score)
         self._classify = linear("classify")
         if (self._classify.inputs, self._classify.outputs) != (self._pool.outputs, len(self.labels.names)):
@@ -88,6 +89,7 @@ class ClassifyModel:
         self._temperature = np.float32(weights["temperature"].reshape(1)[0])
 
     def _score(self, y: np.ndarray) -> np.ndarray:
+        assert self._attend is not None
         attend, score = self._attend
         return score(tanh(attend(y)))
 
@@ -153,7 +155,11 @@ class ClassifyModel:
             if values.ndim != 3 or len(values) != rows:
                 raise DataError(f"a step is [{rows}, {channels}] values, not {list(np.shape(tokens))}")
             return self.values.encode(values)
-        if values.ndim not in (0, 1, 2) or values.dtype.kind not in "iu" or (values.ndim or rows > 1) and len(values) != rows:
+        if (
+            values.ndim not in (0, 1, 2)
+            or values.dtype.kind not in "iu"
+            or ((values.ndim or rows > 1) and len(values) != rows)
+        ):
             raise DataError(f"a step is [{rows}] ids, not {list(values.shape)} {values.dtype}")
         return values.reshape(rows, -1)
 
@@ -199,7 +205,7 @@ class ClassifyModel:
                 out.flush()
             except RecurraError as error:
                 refused += 1
-                print(f"recurra: line {number}: {error}", file=sys.stderr)
+                sys.stderr.write(f"recurra: line {number}: {error}\n")
         return refused
 
     def _tokens(self, line: str) -> Iterator[tuple[Any, np.ndarray]]:

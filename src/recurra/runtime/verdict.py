@@ -1,8 +1,8 @@
 """What a classifier says of documents, and how right it is, beside the floor: the training part's shares of the labels.
 
-    accuracy, macro F1, log loss             one label a document; macro F1: the mean over the labels that occur or were given
-    micro F1, macro F1, subset accuracy      several: over all decisions, the mean over labels, the whole set right
-    ECE     sum over 15 equal bins of the confidence: share of documents * |share that is right - mean confidence|   (Guo et al. 2017)
+accuracy, macro F1, log loss             one label a document; macro F1: the mean over the labels that occur or were given
+micro F1, macro F1, subset accuracy      several: over all decisions, the mean over labels, the whole set right
+ECE     sum over 15 equal bins of the confidence: share of documents * |share that is right - mean confidence|   (Guo et al. 2017)
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,10 @@ class Verdict:
 def verdict(probabilities: np.ndarray, names: Sequence[str], many: bool) -> Verdict:
     """The labels that `probabilities` [rows, classes] say."""
     if many:
-        return Verdict([tuple(names[k] for k in np.flatnonzero(row >= 0.5)) for row in probabilities], probabilities)
-    return Verdict([names[k] for k in probabilities.argmax(1)], probabilities)
+        return Verdict(
+            [tuple(names[int(k)] for k in np.flatnonzero(row >= 0.5)) for row in probabilities], probabilities
+        )
+    return Verdict([names[int(k)] for k in probabilities.argmax(1)], probabilities)
 
 
 def score(probabilities: np.ndarray, truth: np.ndarray, names: Sequence[str], counts: np.ndarray, total: int) -> Scored:

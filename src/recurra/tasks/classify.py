@@ -55,7 +55,9 @@ class Classify:
         default=False, description="learn the head alone at first, and one group of layers more each epoch"
     )
     discriminate: float = Field(
-        default=1.0, ge=1, description="each group of layers learns so many times slower than the one above (ULMFiT: 2.6)"
+        default=1.0,
+        ge=1,
+        description="each group of layers learns so many times slower than the one above (ULMFiT: 2.6)",
     )
 
     @model_validator(mode="after")
