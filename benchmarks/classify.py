@@ -30,47 +30,38 @@ def folder(name: str) -> Path:
     return Path(os.environ["RECURRA_DATA"]) / name
 
 
-def trec(part: str) -> pl.DataFrame:
-    """Questions with their coarse label."""
-    text = (folder("trec_qc") / f"{part}.txt").read_text(encoding="latin-1")
-    rows = [line.split(" ", 1) for line in text.splitlines()]
-    return pl.DataFrame({"text": [row[1] for row in rows], "label": [row[0].split(":")[0] for row in rows]})
-
-
-def sst2(part: str) -> pl.DataFrame:
-    """Sentences, 1 = positive."""
-    with gzip.open(folder("sst2") / f"stsa.binary.{part}.gz", "rt", encoding="utf-8") as file:
-        rows = [line.rstrip("\n").split(" ", 1) for line in file]
-    return pl.DataFrame({"text": [row[1] for row in rows], "label": [row[0] for row in rows]})
-
-
-def imdb(part: str) -> pl.DataFrame:
-    """Reviews, 1 = positive."""
+def source(name: str, part: str, place: Path) -> str:
+    """The file of a part ("train", "dev", "test") as the library reads it."""
+    if name == "trec":
+        return str(folder("trec_qc") / f"{part}.txt")
+    if name == "sst2":
+        return str(folder("sst2") / f"stsa.binary.{part}.gz")
     with gzip.open(folder("imdb") / f"imdb_{part}.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return pl.DataFrame(
-        {"text": [row["text"].replace("<br />", " ") for row in rows], "label": [str(row["label"]) for row in rows]}
-    )
+    texts = [" ".join(row["text"].replace("<br />", " ").split()) for row in rows]
+    path = place / f"{part}.jsonl"
+    pl.DataFrame({"text": texts, "label": [row["label"] for row in rows]}).write_ndjson(path)
+    return str(path)
 
 
 def text_row(name: str, seed: int) -> dict[str, Any]:
     """Train on one set of texts and score its test part."""
     import recurra
 
-    read = {"trec": trec, "sst2": sst2, "imdb": imdb}[name.removesuffix("-lm")]
+    kind = name.removesuffix("-lm")
     place = OUT / f"{name}-{seed}"
     place.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {}
-    task: Any = recurra.Classify()
-    core, fit = recurra.Core(), recurra.Fit(seed=seed)
-    if name == "sst2":
-        read("dev").write_ndjson(place / "dev.jsonl")
-        options["validation"] = str(place / "dev.jsonl")
-    elif name.startswith("imdb"):
+    task, core, fit = recurra.Classify(), recurra.Core(), recurra.Fit(seed=seed)
+    if kind == "trec":
+        options |= {"encoding": "latin-1", "label_until": ":"}
+    elif kind == "sst2":
+        options["validation"] = source(kind, "dev", place)
+    else:
         options |= {"split": "punctuation", "vocabulary": 30_000}
     started = time.monotonic()
     if name == "imdb-lm":
-        lm = language_model(place, seed, options)
+        lm = language_model(source(kind, "train", place), place, seed, options)
         task = recurra.Classify(
             encoder=str(lm), direction="forward", pooling="concat", embedding=256, unfreeze=True, discriminate=2.6
         )
@@ -78,7 +69,7 @@ def text_row(name: str, seed: int) -> dict[str, Any]:
     pretraining = time.monotonic() - started
     model = recurra.train(
         task,
-        recurra.Documents(read("train"), **options),
+        recurra.Documents(source(kind, "train", place), **options),
         core=core,
         fit=fit,
         out=place / "model",
@@ -86,7 +77,7 @@ def text_row(name: str, seed: int) -> dict[str, Any]:
         progress=False,
     )
     seconds = time.monotonic() - started
-    scored = model.evaluate(read("test"))
+    scored = model.evaluate(source(kind, "test", place))
     row: dict[str, Any] = {"set": name, "seed": seed, "minutes": round(seconds / 60, 1)}
     if pretraining > 1:
         row["of which language model"] = round(pretraining / 60, 1)
@@ -95,12 +86,12 @@ def text_row(name: str, seed: int) -> dict[str, Any]:
     return row
 
 
-def language_model(place: Path, seed: int, options: dict[str, Any]) -> Path:
+def language_model(train: str, place: Path, seed: int, options: dict[str, Any]) -> Path:
     """A language model of the training reviews, one a line."""
     import recurra
 
     text = place / "train.txt"
-    text.write_text("\n".join(" ".join(review.split()) for review in imdb("train")["text"]), encoding="utf-8")
+    text.write_text("\n".join(pl.read_ndjson(train)["text"]), encoding="utf-8")
     out = place / "language-model"
     recurra.train(
         recurra.Generate(embedding=256, tied=True, weight_drop=0.2, input_dropout=0.2, word_dropout=0.05),
@@ -114,45 +105,42 @@ def language_model(place: Path, seed: int, options: dict[str, Any]) -> Path:
     return out
 
 
-def ucr(name: str, part: str) -> tuple[np.ndarray, list[str]]:
-    """Series [N, T] and their labels."""
-    with gzip.open(folder("ucr2018") / name / f"{name}_{part}.tsv.gz", "rt") as file:
-        rows = [line.split("\t") for line in file]
-    return np.array([[float(v) for v in row[1:]] for row in rows]), [row[0] for row in rows]
+def ucr(name: str, part: str) -> str:
+    """The file of a part."""
+    return str(folder("ucr2018") / name / f"{name}_{part}.tsv.gz")
+
+
+def series(name: str, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Series [N, T], each with mean 0 and spread 1 as 1-NN wants them, and their labels."""
+    with gzip.open(ucr(name, part), "rt") as file:
+        rows = np.genfromtxt(file, delimiter="\t")
+    x = rows[:, 1:]
+    return (x - x.mean(1, keepdims=True)) / np.maximum(x.std(1, keepdims=True), 1e-12), rows[:, 0]
 
 
 def ucr_row(name: str, seed: int, floors: bool) -> dict[str, Any]:
     """Train on one set of series and score its test part, beside one nearest neighbour."""
     import recurra
 
-    (x, y), (x_test, y_test) = ucr(name, "TRAIN"), ucr(name, "TEST")
     started = time.monotonic()
     model = recurra.train(
         recurra.Classify(),
-        recurra.Documents(
-            pl.DataFrame({"values": x.tolist(), "label": y}), values="values", label="label", validation=0
-        ),
+        recurra.Documents(ucr(name, "TRAIN"), values=("*",), validation=0),
         fit=recurra.Fit(seed=seed),
         out=OUT / f"ucr-{name}-{seed}",
         overwrite=True,
         progress=False,
     )
     seconds = time.monotonic() - started
-    scored = model.evaluate(pl.DataFrame({"values": x_test.tolist(), "label": y_test}))
-    row = {"set": f"ucr {name}", "seed": seed, "minutes": round(seconds / 60, 2), "train": len(x), "steps": x.shape[1]}
+    scored = model.evaluate(ucr(name, "TEST"))
+    row = {"set": f"ucr {name}", "seed": seed, "minutes": round(seconds / 60, 2)}
     row |= {f"{who} accuracy": found["accuracy"] for who, found in scored.rows.items()}
     if floors:
-        labels, wanted = np.array(y), np.array(y_test)
-        a, b = standardised(x), standardised(x_test)
-        distance = (a**2).sum(1) - 2 * b @ a.T
-        row["1-NN Euclid accuracy"] = float((labels[distance.argmin(1)] == wanted).mean())
-        row["1-NN DTW accuracy"] = float((labels[[dtw(series, a).argmin() for series in b]] == wanted).mean())
+        (x, y), (x_test, y_test) = series(name, "TRAIN"), series(name, "TEST")
+        distance = (x**2).sum(1) - 2 * x_test @ x.T
+        row["1-NN Euclid accuracy"] = float((y[distance.argmin(1)] == y_test).mean())
+        row["1-NN DTW accuracy"] = float((y[[dtw(one, x).argmin() for one in x_test]] == y_test).mean())
     return row
-
-
-def standardised(x: np.ndarray) -> np.ndarray:
-    """Each series with mean 0 and spread 1, as 1-NN wants them."""
-    return (x - x.mean(1, keepdims=True)) / np.maximum(x.std(1, keepdims=True), 1e-12)
 
 
 def dtw(series: np.ndarray, others: np.ndarray) -> np.ndarray:

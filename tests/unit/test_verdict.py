@@ -34,9 +34,9 @@ def test_one_label():
     assert floor["accuracy"] == pytest.approx((truth == 1).mean())
     assert floor["ECE"] == pytest.approx(abs(0.5 - (truth == 1).mean()))
     rows = found.details["labels"]
-    assert [row["F1"] for row in rows] == pytest.approx(each)
-    assert sum(row["documents"] for row in rows) == 200
-    assert rows[3]["documents"] == 0
+    assert [rows[name]["F1"] for name in "abcde"] == pytest.approx(each)
+    assert sum(row["documents"] for row in rows.values()) == 200
+    assert rows["d"]["documents"] == 0
 
 
 def test_labels_that_never_occur_are_no_part_of_the_mean():
@@ -66,8 +66,10 @@ def test_calibration():
     assert calibration_error(confidence, np.ones(200_000, bool)) == pytest.approx(0.5, abs=0.01)
     bins = reliability(confidence, confidence > 0.5)
     assert len(bins) == BINS
-    assert sum(row["count"] for row in bins) == 200_000
-    assert reliability(np.ones(3), np.ones(3, bool)) == [{"confidence": 1.0, "right": 1.0, "count": 3}]
+    assert sum(row["count"] for row in bins.values()) == 200_000
+    assert reliability(np.ones(3), np.ones(3, bool)) == {
+        "0.93 to 1.00": {"confidence": 1.0, "right": 1.0, "count": 3}
+    }
 
 
 def test_verdict():

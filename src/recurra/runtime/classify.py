@@ -257,10 +257,7 @@ class ClassifyModel:
             return iter(source)
         if isinstance(source, list | tuple) and all(isinstance(item, str) for item in source) and not labelled:
             return (Document(text, None, None) for text in source)
-        columns = dict(self.columns)
-        if not labelled:
-            columns["label"] = None
-        return documents(source, **columns)
+        return documents(source, **self.columns, labelled=labelled)
 
     @staticmethod
     def _blocks(source: Iterator[Document]) -> Iterator[list[Document]]:

@@ -50,29 +50,29 @@ def score(probabilities: np.ndarray, truth: np.ndarray, names: Sequence[str], co
         confidence, right = p.max(1), p.argmax(1) == truth
         given, wanted = (np.arange(p.shape[1]) == found[:, None] for found in (p.argmax(1), truth))
         what = "documents"
-    details = {"reliability": reliability(confidence, right), "labels": _by_label(given, wanted, names)}
+    details = {"labels": _by_label(given, wanted, names), "confidence": reliability(confidence, right)}
     caption = f"{len(p)} documents, {len(names)} labels; ECE over {BINS} equal bins of the confidence of {what}"
     return Scored(rows, caption, details)
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """The bins that are not empty: mean confidence, share that is right, how many."""
+def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, dict[str, float]]:
+    """The bins of the confidence that are not empty: its mean, the share that is right, how many."""
     confidence, right = confidence.ravel(), right.ravel()
     place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    return [
-        {
+    return {
+        f"{k / BINS:.2f} to {(k + 1) / BINS:.2f}": {
             "confidence": float(confidence[place == k].mean()),
             "right": float(right[place == k].mean()),
             "count": int((place == k).sum()),
         }
         for k in range(BINS)
         if (place == k).any()
-    ]
+    }
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """ECE: see the module."""
-    bins = reliability(confidence, right)
+    bins = reliability(confidence, right).values()
     return sum(row["count"] * abs(row["right"] - row["confidence"]) for row in bins) / max(confidence.size, 1)
 
 
@@ -110,15 +110,14 @@ def _macro(given: np.ndarray, wanted: np.ndarray) -> float:
     return float(f1[there].mean()) if there.any() else 0.0
 
 
-def _by_label(given: np.ndarray, wanted: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+def _by_label(given: np.ndarray, wanted: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
     hits, said, there = (given & wanted).sum(0), given.sum(0), wanted.sum(0)
-    return [
-        {
-            "label": name,
+    return {
+        name: {
             "precision": float(hits[k] / max(said[k], 1)),
             "recall": float(hits[k] / max(there[k], 1)),
             "F1": float(_f1(hits[k], said[k], there[k])),
             "documents": int(there[k]),
         }
         for k, name in enumerate(names)
-    ]
+    }
