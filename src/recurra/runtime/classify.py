@@ -13,8 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 import polars as pl
 
-from recurra.codec import text as text_codec
-from recurra.codec.text import Labels
+from recurra.codec.text import Labels, TextCodec
 from recurra.codec.values import ValuesCodec
 from recurra.errors import DataError, ModelFileError, RecurraError, StateError, UnsupportedError
 from recurra.runtime.layers import Bidirectional, Embedding, Linear, Recurrent, sigmoid, softmax, tanh
@@ -46,7 +45,7 @@ class ClassifyModel:
             self.columns: dict[str, Any] = dict(codec["columns"])
             self.many: bool = codec["many"]
             self.documents: int = codec["documents"]
-            self.text = None if codec["text"] is None else text_codec.read(codec["text"], files.__getitem__)
+            self.text = None if codec["text"] is None else TextCodec.read(codec["text"], files.__getitem__)
             self.values = None if codec["values"] is None else ValuesCodec.model_validate(codec["values"])
             self._build(manifest["layers"], weights)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:

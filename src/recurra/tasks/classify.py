@@ -48,7 +48,7 @@ class Classify:
         default=None, description="file of pretrained word vectors to start from (GloVe, word2vec, fastText .vec)"
     )
     word_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of words dropped in training, everywhere")
-    input_dropout: float = Field(default=0.3, ge=0, lt=1, description="share of the embedding's numbers dropped")
+    input_dropout: float = Field(default=0.5, ge=0, lt=1, description="share of the embedding's numbers dropped")
     weight_drop: float = Field(default=0.0, ge=0, lt=1, description="share of the recurrent weights dropped")
     encoder: str | None = Field(default=None, description="folder of a `generate` model whose encoder to start from")
     unfreeze: bool = Field(
@@ -180,7 +180,7 @@ class Classifier(Task):
         weights = self.class_weights
         if self.config.many:
             each = binary_cross_entropy_with_logits(output, batch.targets.float(), pos_weight=weights, reduction="none")
-            return (each.mean(1) * batch.weights).sum(), batch.weights.sum()
+            return (each.mean(1) * batch.weights.flatten()).sum(), batch.weights.sum()
         weight = weights[batch.targets] * batch.weights
         return (cross_entropy(output, batch.targets, reduction="none") * weight).sum(), weight.sum()
 
@@ -192,7 +192,7 @@ class Classifier(Task):
             wrong = output.argmax(1) != batch.targets
         total, count = self.loss(output, batch)
         n = batch.weights.sum()
-        return (wrong * batch.weights).sum() + 1e-3 * total / count.clamp(min=1e-9) * n, n
+        return (wrong * batch.weights.flatten()).sum() + 1e-3 * total / count.clamp(min=1e-9) * n, n
 
     def groups(self) -> list[tuple[Iterable[nn.Parameter], float]]:
         """The head, then each layer from the top down, the embedding last; each slower by `discriminate`."""
@@ -215,7 +215,7 @@ class Classifier(Task):
         """Set the temperature that gives labelled `batches` the least loss, each document alike (Guo et al. 2017)."""
         self.eval()
         with torch.no_grad():
-            found = [(self(batch)[0], batch.targets, batch.weights) for batch in batches]
+            found = [(self(batch)[0], batch.targets, batch.weights.flatten()) for batch in batches]
         logits, targets, weights = (torch.cat(parts).double().cpu() for parts in zip(*found, strict=True))
         targets = targets if self.config.many else targets.long()
 
