@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--ucr", nargs="*", help="names of UCR sets; default: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--machine", default="")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     import torch
 
@@ -189,7 +190,7 @@ def main() -> None:
                 print(json.dumps(row), flush=True)
                 kept["rows"] = [r for r in kept["rows"] if (r["set"], r["seed"]) != (one, seed)] + [row]
                 kept |= {"date": date.today().isoformat(), "machine": options.machine or kept.get("machine", "")}
-                RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+                options.results.write_text(json.dumps(kept, indent=1) + "\n")
     report(kept["rows"])
 
 
