@@ -146,7 +146,7 @@ def test_what_cannot_be_learnt_or_scored_is_said(tmp_path):
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(DataError, match="empty"):
         train(tmp_path, str(tmp_path / "empty.csv"), name="other")
-    with pytest.raises(RecipeError, match="vectors = 'v.vec' is for texts"):
+    with pytest.raises(RecipeError, match=r"vectors = 'v\.vec' is for texts"):
         train(tmp_path, waves(8, 0), task=recurra.Classify(vectors="v.vec"), name="other", values=("wave",))
     assert len(model.predict([])) == 0
 
@@ -165,7 +165,9 @@ def language_model(tmp_path, codec):
 def test_it_starts_from_a_language_model(tmp_path):
     codec = recurra.Documents(EIGHT, minimum=1).fit(recurra.Documents(EIGHT, validation=0).parts()[0])
     lm = language_model(tmp_path, codec)
-    task = recurra.Classify(encoder=str(tmp_path / "lm"), direction="forward", embedding=6, unfreeze=True, discriminate=2.6)
+    task = recurra.Classify(
+        encoder=str(tmp_path / "lm"), direction="forward", embedding=6, unfreeze=True, discriminate=2.6
+    )
     core = recurra.Core(hidden=9, layers=2, dropout=0.0)
     frozen = recurra.Fit(epochs=1, average=0.0)
     model = train(tmp_path, EIGHT, task=task, core=core, fit=frozen)
@@ -176,10 +178,12 @@ def test_it_starts_from_a_language_model(tmp_path):
     train(tmp_path, EIGHT, task=task, core=core, fit=recurra.Fit(epochs=4, average=0.0), name="whole")
     weights = modelfile.read(tmp_path / "whole").weights
     assert not np.array_equal(weights["encoder.embedding.weight"], lm.encoder.embedding.weight.detach().numpy())
-    with pytest.raises(RecipeError, match=r"has cell = lstm, layers = 2, hidden = 9, embedding = 6, but the recipe says"):
+    with pytest.raises(
+        RecipeError, match=r"has cell = lstm, layers = 2, hidden = 9, embedding = 6, but the recipe says"
+    ):
         train(tmp_path, EIGHT, task=task, core=recurra.Core(hidden=8, layers=2), name="other")
+    other = recurra.Classify(encoder=str(tmp_path / "model"), direction="forward")
     with pytest.raises(ModelFileError, match="for the task 'classify'"):
-        other = recurra.Classify(encoder=str(tmp_path / "model"), direction="forward")
         train(tmp_path, EIGHT, task=other, core=core, name="other")
 
 

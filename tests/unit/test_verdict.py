@@ -67,9 +67,7 @@ def test_calibration():
     bins = reliability(confidence, confidence > 0.5)
     assert len(bins) == BINS
     assert sum(row["count"] for row in bins.values()) == 200_000
-    assert reliability(np.ones(3), np.ones(3, bool)) == {
-        "0.93 to 1.00": {"confidence": 1.0, "right": 1.0, "count": 3}
-    }
+    assert reliability(np.ones(3), np.ones(3, bool)) == {"0.93 to 1.00": {"confidence": 1.0, "right": 1.0, "count": 3}}
 
 
 def test_verdict():

@@ -50,7 +50,9 @@ def classify(recipe: Recipe) -> Prepared:
         **inputs,
     )
     if encoder is not None:
-        inside = {name.removeprefix("encoder."): w for name, w in encoder.weights.items() if name.startswith("encoder.")}
+        inside = {
+            name.removeprefix("encoder."): w for name, w in encoder.weights.items() if name.startswith("encoder.")
+        }
         task.start_from(inside)
     if config.vectors is not None:
         _start_from_vectors(task, codec, config.vectors)
@@ -85,11 +87,15 @@ def _names(document: Document, many: bool) -> tuple[str, ...]:
     return names
 
 
-def _codec(config: Classify, data: Documents, learnt: Part[Document], encoder: ModelFile | None) -> TextCodec | ValuesCodec:
+def _codec(
+    config: Classify, data: Documents, learnt: Part[Document], encoder: ModelFile | None
+) -> TextCodec | ValuesCodec:
     if data.values:
         for name in ("encoder", "vectors"):
             if getattr(config, name) is not None:
-                raise RecipeError(f"{name} = '{getattr(config, name)}' is for texts: leave it out where values are classified")
+                raise RecipeError(
+                    f"{name} = '{getattr(config, name)}' is for texts: leave it out where values are classified"
+                )
         frames = FRAMES if config.direction == "both" else None  # one that streams takes them one by one
         return values_codec.fit((_series(document) for document in learnt), frames=frames)
     if encoder is not None:

@@ -17,7 +17,11 @@ from recurra.tasks import TASKS
 from recurra.tasks.task import OWN, Core
 
 T = TypeVar("T")
-DATA: dict[str, type] = {"forecast": Series, "classify": Documents, "generate": Text}  # the shape of data that each task reads
+DATA: dict[str, type] = {
+    "forecast": Series,
+    "classify": Documents,
+    "generate": Text,
+}  # the shape of data that each task reads
 
 
 @config
