@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recurra.data.series import Series
-    from recurra.data.text import Text
+    from recurra.data.text import Documents, Text
     from recurra.errors import RecurraError
     from recurra.runtime.model import load
     from recurra.runtime.stream import State
     from recurra.search.sampling import Sampling
+    from recurra.tasks.classify import Classify
     from recurra.tasks.forecast import Forecast
     from recurra.tasks.generate import Generate
     from recurra.tasks.task import Core
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Classify",
     "Core",
+    "Documents",
     "Fit",
     "Forecast",
     "Generate",
@@ -41,7 +44,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Classify": "tasks.classify",
     "Core": "tasks.task",
+    "Documents": "data.text",
     "Fit": "training.recipe",
     "Forecast": "tasks.forecast",
     "Generate": "tasks.generate",

@@ -126,6 +126,71 @@ class Recurrent:
         return Bound(x, y, h, c, stack.step)
 
 
+class Bidirectional:
+    """A stack of layers that read both ways: each is a forward and a backward `Recurrent` of one layer, side by side.
+
+    `weights`: torch's names, those of the backward direction with "_reverse": weight_ih_l0, weight_ih_l0_reverse, ...
+    Raises UnsupportedError and ModelFileError as `Recurrent` does.
+    """
+
+    def __init__(self, cell: str, weights: Mapping[str, np.ndarray], *, layers: int):
+        self.cell = cell
+        self.layers = layers
+        self._pairs: list[tuple[Recurrent, Recurrent]] = []
+        for k in range(layers):
+            ahead = {name[: -len(f"{k}")] + "0": value for name, value in weights.items() if name.endswith(f"_l{k}")}
+            end = f"_l{k}_reverse"
+            back = {name.removesuffix(end) + "_l0": value for name, value in weights.items() if name.endswith(end)}
+            if not back:
+                raise ModelFileError(f"the weight weight_ih_l{k}_reverse is missing: this layer reads one way only")
+            self._pairs.append((Recurrent(cell, ahead, layers=1), Recurrent(cell, back, layers=1)))
+            below, above = self._pairs[max(k - 1, 0)], self._pairs[k]
+            width = above[0].inputs if k == 0 else 2 * below[0].hidden
+            if above[1].hidden != above[0].hidden or {above[0].inputs, above[1].inputs} != {width}:
+                raise ModelFileError(f"layer {k} must read {width} values in both directions, and give as many in each")
+        if not self._pairs:
+            raise ModelFileError(f"a stack has at least 1 layer, not {layers}")
+        self.inputs, self.hidden = self._pairs[0][0].inputs, self._pairs[0][0].hidden
+
+    def __call__(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        """x [rows, T, I] -> [rows, T, 2H], forward then backward; the backward direction starts at a row's own last frame.
+
+        `lengths` [rows]: frames from there on give 0, whatever x holds there. Raises DataError for a wrong x or lengths.
+        """
+        x = np.asarray(x, np.float32)
+        if x.ndim != 3 or x.shape[2] != self.inputs:
+            raise DataError(f"x must be [rows, frames, {self.inputs}], not {list(x.shape)}")
+        rows, frames, _ = x.shape
+        lengths = np.full(rows, frames, np.int64) if lengths is None else np.asarray(lengths, np.int64)
+        if lengths.shape != (rows,) or (rows and (lengths.min() < 0 or lengths.max() > frames)):
+            raise DataError(f"lengths must be {rows} numbers between 0 and {frames}, not {lengths.tolist()}")
+        t = np.arange(frames)
+        turned = np.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)[:, :, None]
+        for ahead, back in self._pairs:
+            forward, _ = ahead(x, ahead.start(rows), lengths)
+            backward, _ = back(np.take_along_axis(x, turned, 1), back.start(rows), lengths)
+            x = np.concatenate([forward, np.take_along_axis(backward, turned, 1)], axis=2)
+        return x
+
+
+class Embedding:
+    """Rows of weight [N, E] by their number."""
+
+    def __init__(self, weight: np.ndarray):
+        self._weight = np.ascontiguousarray(weight, np.float32)
+        if self._weight.ndim != 2:
+            raise ModelFileError(f"an embedding has weight [N, E], not {self._weight.shape}")
+        self.size, self.outputs = self._weight.shape
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """ids [...] whole numbers -> [..., E] float32. Raises DataError for an id outside 0 ... N - 1."""
+        ids = np.asarray(ids)
+        if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= self.size):
+            bad = ids.dtype if ids.dtype.kind not in "iu" else ids[(ids < 0) | (ids >= self.size)][0]
+            raise DataError(f"ids must be whole numbers between 0 and {self.size - 1}, not {bad}")
+        return self._weight[ids.astype(np.int64)]
+
+
 class Linear:
     """y = x @ weight.T + bias, with torch's layout weight [O, I], bias [O] or None; the same bits for a row in any batch."""
 
@@ -152,6 +217,30 @@ class Linear:
 def relu(x: np.ndarray) -> np.ndarray:
     """max(x, 0), elementwise; NaN stays NaN."""
     return np.maximum(x, np.float32(0))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + e^-x), elementwise, float32."""
+    return plain.sigmoid(np.asarray(x, np.float32))
+
+
+def tanh(x: np.ndarray) -> np.ndarray:
+    """Elementwise, float32."""
+    return plain.tanh(np.asarray(x, np.float32))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """e^x over its sum along the last axis, float32; -inf gives 0. The sum folds the axis in halves: one order, whatever the batch."""
+    x = np.asarray(x, np.float32)
+    if not x.shape[-1]:
+        return x
+    powers = plain.exp(x - x.max(-1, keepdims=True))
+    total = powers
+    while total.shape[-1] > 1:
+        half = total.shape[-1] // 2
+        odd = total[..., 2 * half :]
+        total = np.concatenate([total[..., :half] + total[..., half : 2 * half], odd], -1)
+    return powers / total
 
 
 def _stack(cell: str):

@@ -8,10 +8,11 @@ import numpy as np
 
 from recurra import modelfile
 from recurra.errors import ModelFileError, nearest
+from recurra.runtime.classify import ClassifyModel
 from recurra.runtime.forecast import ForecastModel
 from recurra.runtime.generate import GenerateModel
 
-PLAYERS: dict[str, Any] = {"forecast": ForecastModel, "generate": GenerateModel}
+PLAYERS: dict[str, Any] = {"forecast": ForecastModel, "classify": ClassifyModel, "generate": GenerateModel}
 
 
 def load(path: str | Path, task: str | None = None) -> Any:

@@ -70,6 +70,12 @@ def _exp_parts(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (exponent << 23).view(np.float32), part * r
 
 
+def exp(x: np.ndarray) -> np.ndarray:
+    """e^x for x <= 0, float32; below -87, where a float32 loses its precision, 0."""
+    scale, part = _exp_parts(np.clip(x, -87, 0))
+    return np.where(x < -87, np.float32(0), scale * part + scale)
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """1 / (1 + e^-x), float32."""
     scale, part = _exp_parts(-np.clip(x, -87, 87))

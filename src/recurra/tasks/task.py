@@ -60,6 +60,9 @@ class Task(nn.Module, ABC):
     def begin(self, epoch: int) -> None:
         """Called before each epoch, e.g. to thaw a layer."""
 
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Called once training is done, with the validation part, where there is one: e.g. to fit a temperature."""
+
     @abstractmethod
     def export(self) -> Export:
         """The layers and weights for the runtime. Raises UnsupportedError naming what it can't play."""

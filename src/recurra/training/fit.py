@@ -171,6 +171,8 @@ def _write(
     seconds: float,
 ) -> Any:
     task = module.task.cpu().eval()
+    if prepared.validation is not None:
+        task.calibrate(prepared.validation)
     export = task.export()
     parameters = sum(p.numel() for p in task.parameters())
     training = {
@@ -208,6 +210,11 @@ USES = {
         "info THIS_FOLDER",
         "generate THIS_FOLDER --tokens 200",
         "score THIS_FOLDER text.txt",
+    ),
+    "classify": (
+        "info THIS_FOLDER",
+        "evaluate THIS_FOLDER labelled.csv",
+        "predict THIS_FOLDER data.csv --out labels.csv",
     ),
 }
 

@@ -10,6 +10,7 @@ from recurra.data.series import Chunks
 from recurra.errors import DataError
 from recurra.tasks import Forecaster
 from recurra.training import prepare_text
+from recurra.training.prepare_classify import classify
 from recurra.training.prepared import Prepared
 from recurra.training.recipe import Recipe
 
@@ -80,4 +81,8 @@ def forecast(recipe: Recipe) -> Prepared:
     )
 
 
-PREPARE: dict[str, Callable[[Recipe], Prepared]] = {"forecast": forecast, "generate": prepare_text.generate}
+PREPARE: dict[str, Callable[[Recipe], Prepared]] = {
+    "forecast": forecast,
+    "classify": classify,
+    "generate": prepare_text.generate,
+}

@@ -11,13 +11,17 @@ from pydantic_core import PydanticUndefined
 
 from recurra.config import config, fields
 from recurra.data.series import Series
-from recurra.data.text import Text
+from recurra.data.text import Documents, Text
 from recurra.errors import RecipeError, nearest
 from recurra.tasks import TASKS
 from recurra.tasks.task import OWN, Core
 
 T = TypeVar("T")
-DATA: dict[str, type] = {"forecast": Series, "generate": Text}  # the shape of data that each task reads
+DATA: dict[str, type] = {
+    "forecast": Series,
+    "classify": Documents,
+    "generate": Text,
+}  # the shape of data that each task reads
 
 
 @config
@@ -85,6 +89,21 @@ DEFAULTS: dict[str, tuple[Core, Fit]] = {
             clip=1.0,
             average=0.99,
             patience=8,
+        ),
+    ),
+    "classify": (
+        Core(hidden=128, layers=1, dropout=0.5),
+        Fit(
+            epochs=6,
+            batch_size=16,
+            chunk=400,
+            optimiser="adamw",
+            schedule="cycle",
+            learning_rate=3e-3,
+            weight_decay=1e-2,
+            clip=1.0,
+            average=0.99,
+            patience=6,
         ),
     ),
     "generate": (
