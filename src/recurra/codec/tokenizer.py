@@ -40,15 +40,12 @@ def learn(
     """
     if vocabulary is not None and vocabulary < FEWEST[unit]:
         raise RecipeError(f"vocabulary = {vocabulary}: {unit} needs at least {FEWEST[unit]}")
-    normalizer = _normalizer(normalise, lower)
-    try:
-        if unit == "characters":
-            return _characters(_checked(texts), vocabulary, minimum, normalizer)
-        if unit == "words":
-            return _words(_checked(texts), vocabulary, minimum, normalizer, (r"\n|" if ends else "") + SPLITS[split])
-        return _pieces(_checked(texts), unit, vocabulary or PIECES, minimum, normalizer)
-    except (TypeError, UnicodeEncodeError):
-        raise DataError(no_text()) from None
+    normalizer, stream = _normalizer(normalise, lower), _not_empty(texts)
+    if unit == "characters":
+        return _characters(stream, vocabulary, minimum, normalizer)
+    if unit == "words":
+        return _words(stream, vocabulary, minimum, normalizer, (r"\n|" if ends else "") + SPLITS[split])
+    return _pieces(stream, unit, vocabulary or PIECES, minimum, normalizer)
 
 
 def learn_words(
@@ -57,27 +54,29 @@ def learn_words(
     """The tokenizer of words that were told apart before, spaces and all; the options are those of codec.text.fit_words."""
     normalizer = _normalizer(normalise, lower)
     counts: Counter[str] = Counter()
-    try:
-        for word, n in Counter(_checked(words)).items():
-            counts[normalizer.normalize_str(word) if normalizer is not None else word] += n
-    except (TypeError, UnicodeEncodeError):
-        raise DataError(no_text()) from None
+    for word, n in Counter(_not_empty(words)).items():
+        counts[normalizer.normalize_str(word) if normalizer is not None else word] += n
     parts = pre_tokenizers.Split(Regex(SPLITS["whitespace"]), "removed", invert=True)
     return _lookup(_frequent(counts, minimum), vocabulary, normalizer, parts)
 
 
-def no_text(text: Any = "") -> str:
-    """What is wrong with a text that `tokenizers` refuses."""
+def checked(text: Any) -> str:
+    """`text`, as it is. Raises DataError where it is no text."""
     if not isinstance(text, str):
-        return f"a text is a str, not {type(text).__name__} ({str(text)[:40]!r}): convert it"
-    return "a text holds half a surrogate pair, so it is no Unicode text: write it again as UTF-8"
+        raise DataError(f"a text is a str, not {type(text).__name__} ({str(text)[:40]!r}): convert it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            "a text holds half a surrogate pair, so it is no Unicode text: write it again as UTF-8"
+        ) from None
+    return text
 
 
-def _checked(texts: Iterable[str]) -> Iterator[str]:
+def _not_empty(texts: Iterable[str]) -> Iterator[str]:
     empty = True
     for text in texts:
-        if not isinstance(text, str):
-            raise DataError(no_text(text))
+        checked(text)
         empty = empty and not text.strip()
         yield text
     if empty:
