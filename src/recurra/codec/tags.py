@@ -108,19 +108,22 @@ def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
     With one, strictly (seqeval's "strict"): a span that the scheme does not allow is none.
     """
     found: list[Span] = []
-    first, last, old, whole = 0, OUTSIDE, "", False  # the open span began at `first`; the tag before
-
-    def close(end: int) -> None:
-        if last != OUTSIDE and (whole or scheme is None) and (scheme != "BIOES" or last in ("E", "S")):
-            found.append(Span(first, end, old))
-
+    first, last, old = 0, OUTSIDE, ""  # where the open span began, and the tag before
+    begun = False  # whether it began as the scheme wants it
     for t, tag in enumerate([*tags, OUTSIDE]):
         prefix, kind = split(tag)
-        goes_on = prefix in ("I", "E") and last in ("B", "I") and kind == old
+        same = last != OUTSIDE and kind == old
+        goes_on = prefix in ("I", "E") and last in ("B", "I") and same and (begun or scheme is None)
         if not goes_on:
-            close(t)
+            if begun and (scheme != "BIOES" or last in ("E", "S")):
+                found.append(Span(first, t, old))
             first = t
-            whole = prefix == "I" or (prefix == "B" and last != OUTSIDE) if scheme == "IOB1" else prefix in ("B", "S")
+            if scheme is None:
+                begun = tag != OUTSIDE
+            elif scheme == "IOB1":
+                begun = prefix == "I" or (prefix == "B" and same)
+            else:
+                begun = prefix in ("B", "S")
         last, old = prefix, kind
     return found
 
@@ -237,6 +240,8 @@ def fit(sentences: Sequence[Sequence[str]], scheme: Literal["auto", "none", "IOB
         plain = tuple(sorted({tag for tags in sentences for tag in tags}))
         return Tags(names=plain, scheme="none", source="none")
     if source == "none":
-        raise DataError(f"scheme = {scheme} is for spans (B-X, I-X, ...), but these tags are plain: leave scheme at auto")
+        raise DataError(
+            f"scheme = {scheme} is for spans (B-X, I-X, ...), but these tags are plain: leave scheme at auto"
+        )
     learnt: Scheme = "BIOES" if scheme == "auto" else scheme
     return Tags(names=names(types(sentences), learnt), scheme=learnt, source=source)

@@ -7,7 +7,8 @@
     output = s                                                         under a CRF (nn/crf.py), or softmax of s_t
 
 Dropout is variational: one mask a sentence (Gal and Ghahramani, 2016). Words that occur once in the training part are taken for the unknown
-word now and then, so that it is learnt what to make of one. The letters of each word of a batch are read once, however often it stands there.
+word now and then, so that it is learnt what to make of one. Each word of a batch has its letters read once, however often
+it stands there.
 """
 
 from typing import Literal, Self
@@ -54,9 +55,14 @@ class Tag:
     )
     characters: Literal["lstm", "cnn", "none"] = Field(default="lstm", description="how the letters of a word are read")
     letters: int = Field(default=30, ge=1, description="numbers that stand for a letter")
-    spelling: int = Field(default=50, ge=1, description="units of the character LSTM a direction, or filters of the CNN")
+    spelling: int = Field(
+        default=50, ge=1, description="units of the character LSTM a direction, or filters of the CNN"
+    )
     unknown: float = Field(
-        default=0.5, ge=0, lt=1, description="how often a word that occurs once is taken for an unknown one, in training"
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="how often a word that occurs once is taken for an unknown one, in training",
     )
 
     @model_validator(mode="after")
@@ -172,7 +178,9 @@ class Tagger(Task):
         """(sum, count) whose ratio is the share of wrong tags, or, for spans, 1 - F1 = (missed + invented) / (wanted + found)."""
         chain = self.chain()
         wrong = count = 0
-        for scores, targets, n in zip(output.cpu().numpy(), batch.targets.tolist(), batch.lengths.tolist(), strict=True):
+        for scores, targets, n in zip(
+            output.cpu().numpy(), batch.targets.tolist(), batch.lengths.tolist(), strict=True
+        ):
             found, _ = chain.best(scores[:n])
             some = self.tags.mistakes(targets[:n], found.tolist())
             wrong, count = wrong + some[0], count + some[1]
