@@ -88,7 +88,7 @@ def test_more_devices_than_there_are(tmp_path):
 @pytest.mark.parametrize(
     ("task", "data", "text"),
     [
-        (recurra.Series("x.csv"), recurra.Forecast(3), "the task must be one of Forecast, not Series"),
+        (recurra.Series("x.csv"), recurra.Forecast(3), r"the task must be one of Forecast, .*not Series"),
         (recurra.Forecast(3), {"source": "x.csv"}, "data must be a Series, not dict"),
     ],
 )
