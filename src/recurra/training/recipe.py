@@ -23,6 +23,7 @@ DATA: dict[str, type] = {
     "generate": Text,
     "tag": Sentences,
 }  # the shape of data that each task reads
+EXAMPLES = {"forecast": "data.csv", "classify": "data.csv", "generate": "texts", "tag": "train.conll"}  # of a printed recipe
 
 
 @config
@@ -226,7 +227,7 @@ def build(cls: type, options: dict[str, Any]) -> Any:
 
 
 def from_toml(path: str | Path) -> Recipe:
-    """Read a recipe file. A relative data path is taken from the recipe's own folder. Raises RecipeError."""
+    """Read a recipe file. Relative paths of data are taken from the recipe's own folder. Raises RecipeError."""
     path = Path(path)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -242,9 +243,10 @@ def from_toml(path: str | Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"'{path}' is not valid TOML: {error}") from None
     data = tables.get("data")
-    source = data.get("source") if isinstance(data, dict) else None
-    if isinstance(source, str) and not Path(source).is_absolute():
-        tables["data"]["source"] = str(path.parent / source)
+    for name in ("source", "validation"):
+        value = data.get(name) if isinstance(data, dict) else None
+        if isinstance(value, str) and not Path(value).is_absolute():
+            tables["data"][name] = str(path.parent / value)
     return from_tables(tables)
 
 
@@ -258,7 +260,7 @@ def template(task: str) -> str:
         for name, field in fields(cls).items():
             value = default(task, part, name)
             required = value is PydanticUndefined or value is MISSING
-            example = {"source": '"data.csv"', "horizon": "24"}.get(name, '""')
+            example = {"source": f'"{EXAMPLES[task]}"', "horizon": "24"}.get(name, '""')
             text = example if required else _toml(value)
             lines.append(f"{'' if required else '# '}{name} = {text}  # {field.description}")
     return "\n".join(lines) + "\n"
