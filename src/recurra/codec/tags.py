@@ -11,9 +11,13 @@ O is a word outside. References: Ramshaw and Marcus (1995); Tjong Kim Sang and V
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from recurra.errors import DataError, nearest
 
 Scheme = Literal["none", "IOB1", "IOB2", "BIOES"]
 OUTSIDE = "O"
@@ -104,19 +108,22 @@ def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
     With one, strictly (seqeval's "strict"): a span that the scheme does not allow is none.
     """
     found: list[Span] = []
-    first, last, old, whole = 0, OUTSIDE, "", False  # the open span began at `first`; the tag before
-
-    def close(end: int) -> None:
-        if last != OUTSIDE and (whole or scheme is None) and (scheme != "BIOES" or last in ("E", "S")):
-            found.append(Span(first, end, old))
-
+    first, last, old = 0, OUTSIDE, ""  # where the open span began, and the tag before
+    begun = False  # whether it began as the scheme wants it
     for t, tag in enumerate([*tags, OUTSIDE]):
         prefix, kind = split(tag)
-        goes_on = prefix in ("I", "E") and last in ("B", "I") and kind == old
+        same = last != OUTSIDE and kind == old
+        goes_on = prefix in ("I", "E") and last in ("B", "I") and same and (begun or scheme is None)
         if not goes_on:
-            close(t)
+            if begun and (scheme != "BIOES" or last in ("E", "S")):
+                found.append(Span(first, t, old))
             first = t
-            whole = prefix == "I" or (prefix == "B" and last != OUTSIDE) if scheme == "IOB1" else prefix in ("B", "S")
+            if scheme is None:
+                begun = tag != OUTSIDE
+            elif scheme == "IOB1":
+                begun = prefix == "I" or (prefix == "B" and same)
+            else:
+                begun = prefix in ("B", "S")
         last, old = prefix, kind
     return found
 
@@ -173,3 +180,68 @@ class F1:
         """`scores` of each type, with the number of its spans."""
         kinds = sorted(self.wanted.keys() | self.found.keys())
         return {kind: {**self.scores(kind), "spans": self.wanted[kind]} for kind in kinds}
+
+
+class Tags(BaseModel):
+    """The tags of a model: `names`, learnt in `scheme`, and `source`, the scheme of the training data, in which they come out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    names: tuple[str, ...]
+    scheme: Scheme
+    source: Scheme
+
+    def encode(self, tags: Sequence[str], where: str, *, repair: bool = False) -> list[int]:
+        """The numbers of a sentence's tags, which are written in `source`. `where` names the sentence in errors.
+
+        Raises DataError for an unknown tag, and, but for `repair`, for a broken sequence; each names the word.
+        """
+        if not repair and (fault := broken(tags, self.source)) is not None:
+            t, why = fault
+            raise DataError(f"{where}, word {t + 1}: {why}; mend it, or set repair = true")
+        known = set(self.names) | ({OUTSIDE} if self.scheme != "none" else set())
+        learnt = tags if self.scheme == "none" else convert(tags, self.scheme)
+        for t, tag in enumerate(learnt):
+            if tag not in known:
+                raise DataError(f"{where}, word {t + 1}: the tag '{tags[t]}' is unknown; {nearest(tags[t], known)}")
+        return [self._numbers[tag] for tag in learnt]
+
+    def decode(self, numbers: Iterable[int]) -> list[str]:
+        """The tags of a sentence, in `source`."""
+        tags = [self.names[k] for k in numbers]
+        return tags if self.scheme == self.source else convert(tags, self.source)
+
+    def spans(self, numbers: Iterable[int]) -> list[Span]:
+        """The spans of a sentence's tags; of plain tags, each word is one."""
+        if self.scheme == "none":
+            return [Span(t, t + 1, self.names[k]) for t, k in enumerate(numbers)]
+        return spans([self.names[k] for k in numbers])
+
+    def mistakes(self, wanted: Sequence[int], found: Sequence[int]) -> tuple[int, int]:
+        """(sum, count) whose ratio is 1 - F1 over spans, or the share of wrong tags, where tags are plain."""
+        if self.scheme == "none":
+            return sum(a != b for a, b in zip(wanted, found, strict=True)), len(wanted)
+        a, b = set(self.spans(wanted)), set(self.spans(found))
+        return len(a ^ b), len(a) + len(b)
+
+    def legal(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As the function `legal`."""
+        return legal(self.names, self.scheme)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: k for k, name in enumerate(self.names)}
+
+
+def fit(sentences: Sequence[Sequence[str]], scheme: Literal["auto", "none", "IOB2", "BIOES"] = "auto") -> Tags:
+    """The tags of training data, to be learnt in `scheme`; auto: BIOES for spans. Raises DataError where there are no spans to learn."""
+    source = detect(sentences)
+    if scheme == "none" or (scheme == "auto" and source == "none"):
+        plain = tuple(sorted({tag for tags in sentences for tag in tags}))
+        return Tags(names=plain, scheme="none", source="none")
+    if source == "none":
+        raise DataError(
+            f"scheme = {scheme} is for spans (B-X, I-X, ...), but these tags are plain: leave scheme at auto"
+        )
+    learnt: Scheme = "BIOES" if scheme == "auto" else scheme
+    return Tags(names=names(types(sentences), learnt), scheme=learnt, source=source)

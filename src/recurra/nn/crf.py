@@ -1,7 +1,7 @@
 """A linear-chain conditional random field over the scores of a network (Lafferty et al., 2001; Lample et al., 2016).
 
-    score(y) = start_{y_1} + sum_t scores_{t, y_t} + sum_t transitions_{y_t, y_{t+1}} + end_{y_T}
-    -log p(y) = log sum_{y'} e^{score(y')} - score(y)                            the sum by the forward algorithm, in log space
+score(y) = start_{y_1} + sum_t scores_{t, y_t} + sum_t transitions_{y_t, y_{t+1}} + end_{y_T}
+-log p(y) = log sum_{y'} e^{score(y')} - score(y)                            the sum by the forward algorithm, in log space
 """
 
 import numpy as np

@@ -19,7 +19,11 @@ class Chain:
         """Raises ModelFileError where the shapes don't fit, or a number is NaN or +inf."""
         self.transitions, self.start, self.end = (np.array(part, np.float64) for part in (transitions, start, end))
         self.size = len(self.start)
-        if self.transitions.shape != (self.size, self.size) or self.start.shape != self.end.shape or self.start.ndim != 1:
+        if (
+            self.transitions.shape != (self.size, self.size)
+            or self.start.shape != self.end.shape
+            or self.start.ndim != 1
+        ):
             shapes = f"{self.transitions.shape}, {self.start.shape}, {self.end.shape}"
             raise ModelFileError(f"a chain has transitions [K, K], start [K] and end [K], not {shapes}")
         if not all((part < np.inf).all() for part in (self.transitions, self.start, self.end)):
@@ -74,9 +78,7 @@ class Chain:
         forward, backward, whole = self._both(self._checked(scores))
         return np.exp(forward + backward - whole)
 
-    def spans(
-        self, scores: np.ndarray, tags: np.ndarray, spans: list[tuple[int, int, np.ndarray]]
-    ) -> np.ndarray:
+    def spans(self, scores: np.ndarray, tags: np.ndarray, spans: list[tuple[int, int, np.ndarray]]) -> np.ndarray:
         """The probability of each span, float64 [spans]: that the words first to end - 1 have the tags that `tags` [T] gives them, and
         that the word after, if there is one, has a tag that goes with it: span = (first, end, after [K] of truth values).
 
