@@ -211,6 +211,23 @@ class Tags(BaseModel):
         tags = [self.names[k] for k in numbers]
         return tags if self.scheme == self.source else convert(tags, self.source)
 
+    def next(self, before: int | None, number: int) -> str:
+        """The tag, in `source`, that follows the tag `before` (None: it is the first). What comes later must not matter: BIOES can't be
+        written so, but where it was learnt.
+        """
+        tag = self.names[number]
+        prefix, kind = split(tag)
+        if self.scheme == self.source or tag == OUTSIDE:
+            return tag
+        begins = prefix in ("B", "S")
+        if self.source == "IOB1":
+            begins = begins and before is not None and split(self.names[before])[1] == kind
+        return f"{'B' if begins else 'I'}-{kind}"
+
+    def after(self, kind: str) -> np.ndarray:
+        """Truth values [K]: the tags that don't go on with a span of this type."""
+        return np.array([split(name)[0] not in ("I", "E") or split(name)[1] != kind for name in self.names], bool)
+
     def spans(self, numbers: Iterable[int]) -> list[Span]:
         """The spans of a sentence's tags; of plain tags, each word is one."""
         if self.scheme == "none":

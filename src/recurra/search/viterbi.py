@@ -106,6 +106,11 @@ class Chain:
         at = self.start + scores if before is None else _sum(self._into + before) + scores
         return at - _sum(at[None])[0]
 
+    def close(self, at: np.ndarray) -> np.ndarray:
+        """log p(y_T = k | all scores, and that T is the last), [K], from the filter of the last step."""
+        at = at + self.end
+        return at - _sum(at[None])[0]
+
     def allowed(self, last: int | None) -> np.ndarray:
         """Truth values [K]: the tags that may follow the tag `last` (None: that may be first)."""
         return (self.start if last is None else self.transitions[last]) > -np.inf

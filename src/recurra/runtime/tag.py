@@ -1,0 +1,367 @@
+"""Play a tagger: sentences, or, where it reads forwards, word by word. The equations are those of tasks/tag.py.
+
+A model that reads both ways answers with the best sequence of tags (Viterbi). One that reads forwards decides `ahead` words later, once
+and for all, since no later word may change what was said: each word gets the tag with the highest p(tag | scores up to it) (the filter)
+among those that may follow the tag before. `predict` decides so too, hence a sentence has the same bits whole or word by word.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+import polars as pl
+
+from recurra.codec import text as text_codec
+from recurra.codec.tag_floor import TagFloor
+from recurra.codec.tags import Tags
+from recurra.codec.text import PADDING, CharacterView
+from recurra.errors import DataError, ModelFileError, RecurraError, StateError, UnsupportedError
+from recurra.runtime.layers import Bidirectional, Embedding, Linear, Recurrent
+from recurra.runtime.scored import Scored
+from recurra.runtime.stream import State
+from recurra.runtime.tag_scores import score
+from recurra.search.viterbi import Chain
+from recurra.textfile import Sentence, sentences
+
+FLOOR = "floor.json"
+GROUP = 64  # sentences side by side
+HELD = 2048  # sentences that are read before they are sorted by length
+
+
+class Tagged(NamedTuple):
+    """A tag, and how sure it is, 0 to 1: the probability of its whole span, of a word outside that of its tag; where the model reads
+    forwards, that of the tag, given the words so far.
+    """
+
+    tag: str
+    confidence: float
+
+
+class TagModel:
+    """A trained tagger. `tag`, `predict` and `evaluate` for sentences; `start`, `step` and `finish` for streams."""
+
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        weights: Mapping[str, np.ndarray],
+        digest: str,
+        files: Mapping[str, str],
+    ) -> None:
+        self.manifest, self.digest = dict(manifest), digest
+        try:
+            codec = manifest["codec"]
+            self.tags = Tags.model_validate(codec["tags"])
+            self.columns: dict[str, Any] = dict(codec["columns"])
+            self.repair: bool = codec["repair"]
+            self.text = text_codec.read(codec["words"], files.__getitem__)
+            self.letters = None if codec["letters"] is None else CharacterView.model_validate(codec["letters"])
+            self.floor = TagFloor.model_validate_json(files[FLOOR])
+            self._build({layer["name"]: layer for layer in manifest["layers"]}, weights)
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+            raise ModelFileError(f"this is no tagger that can be played: {str(error).splitlines()[0]}") from None
+
+    def _build(self, layers: dict[str, Any], weights: Mapping[str, np.ndarray]) -> None:
+        def inside(name: str) -> dict[str, np.ndarray]:
+            return {n.removeprefix(f"{name}."): v for n, v in weights.items() if n.startswith(f"{name}.")}
+
+        self._words = Embedding(weights["words.weight"])
+        width, sizes = self._words.outputs, {"words": (self._words.size, self.text.size)}
+        self._spelling: Bidirectional | Linear | None = None
+        if self.letters is not None:
+            self._letters = Embedding(weights["letters.weight"])
+            sizes["letters"] = self._letters.size, self.letters.size
+            if layers["spelling"]["kind"] == "lstm":
+                self._spelling = Bidirectional("lstm", inside("spelling"), layers=1)
+                width += 2 * self._spelling.hidden
+                sizes["spelling"] = self._spelling.inputs, self._letters.outputs
+            else:
+                self._spelling = Linear(weights["spelling.weight"], weights["spelling.bias"])
+                width += self._spelling.outputs
+                sizes["spelling"] = self._spelling.inputs, 3 * self._letters.outputs
+        core, self.ahead = layers["core"], int(layers["read"]["ahead"])
+        both = core["direction"] == "both"
+        made = (Bidirectional if both else Recurrent)(core["kind"], inside("core"), layers=core["layers"])
+        self._both, self._forward = (made, None) if isinstance(made, Bidirectional) else (None, made)
+        self._read = Linear(weights["read.weight"], weights["read.bias"])
+        sizes["core"] = made.inputs, width
+        sizes["read"] = self._read.inputs, made.hidden * (2 if both or self.ahead else 1)
+        sizes["tags"] = self._read.outputs, len(self.tags.names)
+        for name, (found, wanted) in sizes.items():
+            if found != wanted:
+                raise ValueError(f"{name}: {found} numbers where there must be {wanted}")
+        parts = zip(("transitions", "start", "end"), self.tags.legal(), strict=True)
+        self._chain = Chain(*(np.where(allowed, weights[f"crf.{name}"], -np.inf) for name, allowed in parts))
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can take a sentence word by word: only one that reads forwards can."""
+        return self._forward is not None
+
+    def facts(self) -> dict[str, Any]:
+        """What `recurra info` says of it."""
+        tags = self.tags
+        return {
+            "tags": list(tags.names),
+            "scheme": tags.scheme if tags.scheme == tags.source else f"{tags.scheme}, of {tags.source}",
+            "words": self.text.size,
+            "letters": 0 if self.letters is None else self.letters.size,
+            "columns": {name: value for name, value in self.columns.items() if value is not None},
+            "direction": "both" if self._both is not None else f"forward, {self.ahead} word(s) ahead",
+        }
+
+    # -- sentences -------------------------------------------------------------------------------------------------
+
+    def tag(self, words: Sequence[str]) -> list[Tagged]:
+        """The tags of one sentence, a tag a word. Raises DataError where there is no word."""
+        return self._tagged(next(self._scored([words]))[1])
+
+    def n_best(self, words: Sequence[str], n: int) -> list[tuple[list[str], float]]:
+        """The n best sequences of tags of a sentence, each with its probability, best first; fewer where there are no more.
+
+        They weigh the sentence as a whole, also where the model reads forwards (and so `tag` need not give the first).
+        Raises DataError.
+        """
+        (_, scores), *_ = self._scored([words])
+        paths, _ = self._chain.n_best(scores, n)
+        p = self._chain.probabilities(scores, paths)
+        return [(self.tags.decode(path), float(q)) for path, q in zip(paths.tolist(), p, strict=True)]
+
+    def predict(self, source: Any) -> pl.DataFrame:
+        """Tag every word of `source`: a file with the words' column as in the training data, or a list of sentences, each a list of words.
+
+        Returns a row a word: sentence (from 1), word, tag, confidence. Raises DataError.
+        """
+        numbers: list[int] = []
+        words: list[str] = []
+        found: list[Tagged] = []
+        for i, (sentence, scores) in enumerate(self._scored(self._read_words(source)), 1):
+            numbers += [i] * len(sentence)
+            words += sentence
+            found += self._tagged(scores)
+        columns = {"sentence": pl.Series(numbers, dtype=pl.Int64), "word": pl.Series(words, dtype=pl.String)}
+        columns["tag"] = pl.Series([answer.tag for answer in found], dtype=pl.String)
+        return pl.DataFrame(columns | {"confidence": pl.Series([a.confidence for a in found], dtype=pl.Float64)})
+
+    def evaluate(self, source: Any) -> Scored:
+        """Score the tags of a file (or list of `Sentence`) beside the floor; runtime/tag_scores.py has the definitions.
+
+        Raises DataError for an unknown tag or a broken sequence, naming sentence and word.
+        """
+        name = "the list" if isinstance(source, list | tuple) else f"'{source}'"
+        given = source if isinstance(source, list | tuple) else sentences(source, **self.columns)
+        pairs: list[tuple[list[str], list[int]]] = []
+
+        def words() -> Iterator[list[str]]:
+            for i, sentence in enumerate(given, 1):
+                where = f"{name}, sentence {i}"
+                if sentence.tags is None or len(sentence.tags) != len(sentence.words):
+                    raise DataError(f"{where}: {len(sentence.words)} words, but {len(sentence.tags or ())} tags")
+                pairs.append((list(sentence.words), self.tags.encode(sentence.tags, where, repair=self.repair)))
+                yield pairs[-1][0]
+
+        found = [self._decided(scores)[0] for _, scores in self._scored(words())]
+        if not found:
+            raise DataError(f"{name}: there is no sentence to score")
+        known = {word for sentence, _ in pairs for word in sentence if self.text.encode_words([word])[0] > 1}
+        return score(self.tags, self.floor, pairs, found, known)
+
+    def _read_words(self, source: Any) -> Iterator[list[str]]:
+        if isinstance(source, list | tuple):
+            for sentence in source:
+                if isinstance(sentence, str):
+                    raise DataError("a list of sentences is a list of lists of words, not of texts: split them first")
+                yield list(sentence.words if isinstance(sentence, Sentence) else sentence)
+            return
+        for sentence in sentences(source, **{**self.columns, "tag": None}):
+            yield list(sentence.words)
+
+    def _scored(self, source: Iterable[Sequence[str]]) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Each sentence with its scores [T, K] float32, in order."""
+        rest = iter(source)
+        while block := [list(words) for words in islice(rest, HELD)]:
+            for i, words in enumerate(block):
+                if not words:
+                    raise DataError(f"sentence {i + 1} is empty: a sentence has at least one word")
+            order = sorted(range(len(block)), key=lambda i: len(block[i]))
+            found: dict[int, np.ndarray] = {}
+            for first in range(0, len(order), GROUP):
+                group = order[first : first + GROUP]
+                lengths = np.array([len(block[i]) for i in group])
+                y = self._outputs([block[i] for i in group], lengths)
+                if self.ahead:
+                    later = np.minimum(np.arange(y.shape[1]) + self.ahead, lengths[:, None] - 1)
+                    y = np.concatenate([y, np.take_along_axis(y, later[:, :, None], 1)], 2)
+                scores = self._read(y)
+                found |= {i: scores[j, : lengths[j]] for j, i in enumerate(group)}
+            for i, words in enumerate(block):
+                yield words, found[i]
+
+    def _outputs(self, group: Sequence[Sequence[str]], lengths: np.ndarray) -> np.ndarray:
+        """What the core gives for whole sentences, [rows, T, H]."""
+        place: dict[str, int] = {}
+        for words in group:
+            for word in words:
+                place.setdefault(word, len(place))
+        table = self._embed(list(place))
+        x = np.zeros((len(group), int(lengths.max()), table.shape[1]), np.float32)
+        for row, words in zip(x, group, strict=True):
+            row[: len(words)] = table[[place[word] for word in words]]
+        if self._both is not None:
+            return self._both(x, lengths)
+        assert self._forward is not None
+        return self._forward(x, self._forward.start(len(x)), lengths)[0]
+
+    def _embed(self, words: Sequence[str]) -> np.ndarray:
+        """What the core reads for each word, [n, E]."""
+        x = self._words(self.text.encode_words(words))
+        if self.letters is None:
+            return x
+        letters = self.letters.encode(words)
+        lengths, seen = (letters != PADDING).sum(1), self._letters(letters)
+        if isinstance(self._spelling, Bidirectional):
+            y, width = self._spelling(seen, lengths), self._spelling.hidden
+            newest = y[np.arange(len(y)), np.maximum(lengths - 1, 0), :width]
+            return np.concatenate([x, newest, y[:, 0, width:]], 1)
+        assert self._spelling is not None
+        edge = np.zeros_like(seen[:, :1])
+        window = [np.concatenate([edge, seen[:, :-1]], 1), seen, np.concatenate([seen[:, 1:], edge], 1)]
+        y = np.where((letters != PADDING)[:, :, None], self._spelling(np.concatenate(window, 2)), -np.inf).max(1)
+        return np.concatenate([x, np.where(lengths[:, None] > 0, y, 0).astype(np.float32)], 1)
+
+    def _decided(self, scores: np.ndarray) -> tuple[list[int], list[float]]:
+        """The tags of a sentence of scores [T, K]; where the model reads forwards with their confidences."""
+        if self._both is not None:
+            return self._chain.best(scores)[0].tolist(), []
+        tags: list[int] = []
+        sure: list[float] = []
+        at = None
+        for t, step in enumerate(scores):
+            at, tag, p = self._decide(at, tags[-1] if tags else None, step, last=t == len(scores) - 1)
+            tags.append(tag)
+            sure.append(p)
+        return tags, sure
+
+    def _tagged(self, scores: np.ndarray) -> list[Tagged]:
+        tags, sure = self._decided(scores)
+        if self._both is None:
+            before = [None, *tags[:-1]]
+            return [Tagged(self.tags.next(a, b), p) for a, b, p in zip(before, tags, sure, strict=True)]
+        marginals = self._chain.marginals(scores)
+        p = marginals[np.arange(len(tags)), tags]
+        if self.tags.scheme != "none":
+            spans = self.tags.spans(tags)
+            places = [(span.first, span.end, self.tags.after(span.type)) for span in spans]
+            for span, q in zip(spans, self._chain.spans(scores, np.array(tags), places), strict=True):
+                p[span.first : span.end] = q
+        return [Tagged(tag, q) for tag, q in zip(self.tags.decode(tags), p.tolist(), strict=True)]
+
+    def _decide(
+        self, before: np.ndarray | None, previous: int | None, scores: np.ndarray, *, last: bool
+    ) -> tuple[np.ndarray, int, float]:
+        """One word: the filter after it, the tag, its probability. That a word is the last is known where words are waited for."""
+        chain = self._chain
+        at = chain.follow(before, scores)
+        shown = chain.close(at) if last and self.ahead else at
+        tag = int(np.where(chain.allowed(previous), shown, -np.inf).argmax())
+        return at, tag, float(np.exp(shown[tag]))
+
+    # -- streams -------------------------------------------------------------------------------------------------
+
+    def start(self, rows: int = 1) -> State:
+        """The state of `rows` sentences of which nothing has been seen. Raises UnsupportedError for a model that reads both ways."""
+        core = self._streaming()
+        arrays = {
+            f"core.{name}": np.ascontiguousarray(np.moveaxis(part, 0, 1))
+            for name, part in zip(core.state_names, core.start(rows), strict=True)
+        }
+        arrays["waiting"] = np.zeros((rows, self.ahead, core.hidden), np.float32)  # newest last
+        arrays["filter"] = np.zeros((rows, len(self.tags.names)), np.float64)
+        arrays["seen"], arrays["previous"] = np.zeros(rows, np.int64), np.full(rows, -1, np.int64)
+        return State(self.digest, arrays)
+
+    def step(self, state: State, words: str | Sequence[str]) -> tuple[list[Tagged | None], State]:
+        """The next word of every sentence in, the tag of the word `ahead` words before out (None: there is none yet); and the new
+        state, `state` is left as it was. words: one a row; a str, for one row.
+
+        The answers have the bits of `predict`. Raises DataError, StateError (another model's state), UnsupportedError.
+        """
+        core, rows = self._streaming(), state.rows
+        state.check_like(self.start(0))
+        words = [words] if isinstance(words, str) else list(words)
+        if len(words) != rows or not rows:
+            raise DataError(f"a step has one word a row, {rows}, not {len(words)}")
+        new = state.copy()
+        before = tuple(np.ascontiguousarray(np.moveaxis(new.arrays[f"core.{n}"], 1, 0)) for n in core.state_names)
+        y, after = core(self._embed(words)[:, None], before)
+        for name, part in zip(core.state_names, after, strict=True):
+            new.arrays[f"core.{name}"] = np.ascontiguousarray(np.moveaxis(part, 0, 1))
+        waiting = np.concatenate([new.arrays["waiting"], y], 1)
+        new.arrays["waiting"] = np.ascontiguousarray(waiting[:, 1:])
+        new.arrays["seen"] += 1
+        scores = self._read(np.concatenate([waiting[:, 0], y[:, 0]], 1) if self.ahead else y[:, 0])
+        ready = new.arrays["seen"] > self.ahead
+        return [self._answer(new, row, scores[row], last=False) if ready[row] else None for row in range(rows)], new
+
+    def finish(self, state: State) -> list[list[Tagged]]:
+        """The sentences end here: the tags of the words that were still waited for, of each row."""
+        self._streaming()
+        state.check_like(self.start(0))
+        new, found = state.copy(), []
+        for row, seen in enumerate(new.arrays["seen"].tolist()):
+            left = new.arrays["waiting"][row, self.ahead - min(seen, self.ahead) :]
+            answers = []
+            for k, y in enumerate(left):
+                scores = self._read(np.concatenate([y, left[-1]])[None])[0]
+                answers.append(self._answer(new, row, scores, last=k == len(left) - 1))
+            found.append(answers)
+        return found
+
+    def _answer(self, state: State, row: int, scores: np.ndarray, *, last: bool) -> Tagged:
+        """Decide a row's next word; `state` is written to."""
+        previous: int | None = int(state.arrays["previous"][row])
+        previous = None if previous == -1 else previous
+        before = None if previous is None else state.arrays["filter"][row]
+        at, tag, p = self._decide(before, previous, scores, last=last)
+        state.arrays["filter"][row], state.arrays["previous"][row] = at, tag
+        return Tagged(self.tags.next(previous, tag), p)
+
+    def _streaming(self) -> Recurrent:
+        if self._forward is None:
+            raise UnsupportedError(
+                'this model reads both ways, so it must see a whole sentence: train with direction = "forward" to stream'
+            )
+        return self._forward
+
+    def lines(self, lines: Iterable[str], out: TextIO) -> int:
+        """A word a line in (of several columns the first), a line "word TAB tag TAB confidence" out as soon as it is decided; an empty
+        line ends a sentence. A line that is refused is named on standard error and changes nothing; returns how many were.
+
+        Raises UnsupportedError for a model that reads both ways.
+        """
+        state, refused, waiting = self.start(), 0, []
+
+        def write(answers: Iterable[Tagged | None]) -> None:
+            for answer in answers:
+                if answer is not None:
+                    out.write(f"{waiting.pop(0)}\t{answer.tag}\t{answer.confidence:.6f}\n")
+
+        for number, line in enumerate(lines, 1):
+            try:
+                if line.strip():
+                    word = line.rstrip("\r\n").split("\t")[0].split()[:1] or line.split()[:1]
+                    answers, state = self.step(state, word)
+                    waiting += word
+                    write(answers)
+                elif state.arrays["seen"][0]:
+                    write(self.finish(state)[0])
+                    out.write("\n")
+                    state = self.start()
+                out.flush()
+            except RecurraError as error:
+                refused += 1
+                print(f"recurra: line {number}: {error}", file=sys.stderr)
+        write(self.finish(state)[0])
+        out.flush()
+        return refused
