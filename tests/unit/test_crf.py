@@ -1,6 +1,6 @@
 """The CRF against the sum over all sequences, finite differences, and the search that decodes it."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_against_every_sequence(k, lengths, forbidden):
         worth = {}
         for path in product(range(k), repeat=length):
             worth[path] = start[path[0]] + end[path[-1]] + sum(scores[i, t, tag] for t, tag in enumerate(path))
-            worth[path] += sum(transitions[a, b] for a, b in zip(path, path[1:], strict=False))
+            worth[path] += sum(transitions[a, b] for a, b in pairwise(path))
         whole = torch.logsumexp(torch.stack(list(worth.values())), 0)
         wanted = whole - worth[tuple(labels[i, :length].tolist())]
         torch.testing.assert_close(found[i], wanted, atol=1e-9, rtol=1e-9)

@@ -47,6 +47,7 @@ def test_against_every_sequence(k, t, seed):
     np.testing.assert_array_equal(found, paths[possible])
     np.testing.assert_allclose(worth, total[possible], atol=1e-12)
 
+    assert chain.log_z(scores) == pytest.approx(np.logaddexp.reduce(total), abs=1e-12)
     p = np.exp(total - total.max())
     p /= p.sum()
     marginals = np.array([[p[paths[:, step] == tag].sum() for tag in range(k)] for step in range(t)])
@@ -63,16 +64,24 @@ def test_against_every_sequence(k, t, seed):
     np.testing.assert_allclose(chain.spans(scores, best, spans), wanted, atol=1e-12)
 
 
-def test_the_filter_sees_the_past_alone():
+@pytest.mark.parametrize("ends", [False, True])
+def test_what_is_decided_online_is_the_most_probable_by_then(ends):
     rng = np.random.default_rng(9)
-    chain, scores = chain_of(rng, 3), rng.normal(size=(5, 3))
-    at = None
-    free = Chain(chain.transitions, chain.start, np.zeros(3))  # p(y_t | past): nothing is known about the end
-    for t in range(5):
-        at = chain.follow(at, scores[t])
-        np.testing.assert_allclose(np.exp(at), free.marginals(scores[: t + 1])[-1], atol=1e-12)
-    assert chain.allowed(None).tolist() == (chain.start > -np.inf).tolist()
-    assert chain.allowed(1).tolist() == (chain.transitions[1] > -np.inf).tolist()
+    for _ in range(20):
+        chain, scores = chain_of(rng, 3), rng.normal(size=(5, 3))
+        free = Chain(chain.transitions, chain.start, np.zeros(3))  # nothing is known about the end
+        tags, sure = chain.online(scores, ends)
+        at, previous = None, None
+        for t in range(5):
+            last = ends and t == 4
+            p = (chain if last else free).marginals(scores[: t + 1])[-1]
+            at, tag, q = chain.decide(at, previous, scores[t], last=last)
+            np.testing.assert_allclose(np.exp(at), free.marginals(scores[: t + 1])[-1], atol=1e-12)
+            allowed = (chain.start if previous is None else chain.transitions[previous]) > -np.inf
+            assert tag == np.where(allowed, p, -1).argmax() == tags[t]
+            assert q == pytest.approx(p[tag], abs=1e-12)
+            assert q.hex() == float(sure[t]).hex()
+            previous = tag
 
 
 def test_all_ways_when_there_are_fewer_than_n():

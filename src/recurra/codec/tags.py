@@ -250,8 +250,15 @@ class Tags(BaseModel):
         return {name: k for k, name in enumerate(self.names)}
 
 
-def fit(sentences: Sequence[Sequence[str]], scheme: Literal["auto", "none", "IOB2", "BIOES"] = "auto") -> Tags:
-    """The tags of training data, to be learnt in `scheme`; auto: BIOES for spans. Raises DataError where there are no spans to learn."""
+def fit(
+    sentences: Sequence[Sequence[str]],
+    scheme: Literal["auto", "none", "IOB2", "BIOES"] = "auto",
+    *,
+    at_once: bool = False,
+) -> Tags:
+    """The tags of training data, to be learnt in `scheme`. auto: BIOES for spans, but where a word's tag must be said before the next
+    word is seen (`at_once`) IOB2, for BIOES says of a span's word whether it is the last. Raises DataError for spans where there are none.
+    """
     source = detect(sentences)
     if scheme == "none" or (scheme == "auto" and source == "none"):
         plain = tuple(sorted({tag for tags in sentences for tag in tags}))
@@ -260,5 +267,5 @@ def fit(sentences: Sequence[Sequence[str]], scheme: Literal["auto", "none", "IOB
         raise DataError(
             f"scheme = {scheme} is for spans (B-X, I-X, ...), but these tags are plain: leave scheme at auto"
         )
-    learnt: Scheme = "BIOES" if scheme == "auto" else scheme
+    learnt: Scheme = scheme if scheme != "auto" else "IOB2" if at_once and source != "BIOES" else "BIOES"
     return Tags(names=names(types(sentences), learnt), scheme=learnt, source=source)

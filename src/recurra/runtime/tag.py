@@ -17,7 +17,7 @@ from recurra.codec import text as text_codec
 from recurra.codec.tag_floor import TagFloor
 from recurra.codec.tags import Tags
 from recurra.codec.text import PADDING, CharacterView
-from recurra.errors import DataError, ModelFileError, RecurraError, StateError, UnsupportedError
+from recurra.errors import DataError, ModelFileError, RecurraError, UnsupportedError
 from recurra.runtime.layers import Bidirectional, Embedding, Linear, Recurrent
 from recurra.runtime.scored import Scored
 from recurra.runtime.stream import State
@@ -26,6 +26,7 @@ from recurra.search.viterbi import Chain
 from recurra.textfile import Sentence, sentences
 
 FLOOR = "floor.json"
+NONE = -1  # no tag yet
 GROUP = 64  # sentences side by side
 HELD = 2048  # sentences that are read before they are sorted by length
 
@@ -124,9 +125,9 @@ class TagModel:
         Raises DataError.
         """
         (_, scores), *_ = self._scored([words])
-        paths, _ = self._chain.n_best(scores, n)
-        p = self._chain.probabilities(scores, paths)
-        return [(self.tags.decode(path), float(q)) for path, q in zip(paths.tolist(), p, strict=True)]
+        paths, worth = self._chain.n_best(scores, n)
+        p = np.exp(np.minimum(worth - self._chain.log_z(scores), 0.0))
+        return [(self.tags.decode(path), q) for path, q in zip(paths.tolist(), p.tolist(), strict=True)]
 
     def predict(self, source: Any) -> pl.DataFrame:
         """Tag every word of `source`: a file with the words' column as in the training data, or a list of sentences, each a list of words.
@@ -161,7 +162,7 @@ class TagModel:
                 pairs.append((list(sentence.words), self.tags.encode(sentence.tags, where, repair=self.repair)))
                 yield pairs[-1][0]
 
-        found = [self._decided(scores)[0] for _, scores in self._scored(words())]
+        found = [self._decided(scores) for _, scores in self._scored(words())]
         if not found:
             raise DataError(f"{name}: there is no sentence to score")
         known = {word for sentence, _ in pairs for word in sentence if self.text.encode_words([word])[0] > 1}
@@ -230,24 +231,18 @@ class TagModel:
         y = np.where((letters != PADDING)[:, :, None], self._spelling(np.concatenate(window, 2)), -np.inf).max(1)
         return np.concatenate([x, np.where(lengths[:, None] > 0, y, 0).astype(np.float32)], 1)
 
-    def _decided(self, scores: np.ndarray) -> tuple[list[int], list[float]]:
-        """The tags of a sentence of scores [T, K]; where the model reads forwards with their confidences."""
-        if self._both is not None:
-            return self._chain.best(scores)[0].tolist(), []
-        tags: list[int] = []
-        sure: list[float] = []
-        at = None
-        for t, step in enumerate(scores):
-            at, tag, p = self._decide(at, tags[-1] if tags else None, step, last=t == len(scores) - 1)
-            tags.append(tag)
-            sure.append(p)
-        return tags, sure
+    def _decided(self, scores: np.ndarray) -> list[int]:
+        """The tags of a sentence of scores [T, K]."""
+        chain = self._chain
+        return (chain.best(scores) if self._both is not None else chain.online(scores, self.ahead > 0))[0].tolist()
 
     def _tagged(self, scores: np.ndarray) -> list[Tagged]:
-        tags, sure = self._decided(scores)
         if self._both is None:
-            before = [None, *tags[:-1]]
-            return [Tagged(self.tags.next(a, b), p) for a, b, p in zip(before, tags, sure, strict=True)]
+            tags, sure = self._chain.online(scores, self.ahead > 0)
+            before = [None, *tags[:-1].tolist()]
+            steps = zip(before, tags.tolist(), sure.tolist(), strict=True)
+            return [Tagged(self.tags.next(a, b), p) for a, b, p in steps]
+        tags = self._decided(scores)
         marginals = self._chain.marginals(scores)
         p = marginals[np.arange(len(tags)), tags]
         if self.tags.scheme != "none":
@@ -256,16 +251,6 @@ class TagModel:
             for span, q in zip(spans, self._chain.spans(scores, np.array(tags), places), strict=True):
                 p[span.first : span.end] = q
         return [Tagged(tag, q) for tag, q in zip(self.tags.decode(tags), p.tolist(), strict=True)]
-
-    def _decide(
-        self, before: np.ndarray | None, previous: int | None, scores: np.ndarray, *, last: bool
-    ) -> tuple[np.ndarray, int, float]:
-        """One word: the filter after it, the tag, its probability. That a word is the last is known where words are waited for."""
-        chain = self._chain
-        at = chain.follow(before, scores)
-        shown = chain.close(at) if last and self.ahead else at
-        tag = int(np.where(chain.allowed(previous), shown, -np.inf).argmax())
-        return at, tag, float(np.exp(shown[tag]))
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -278,7 +263,7 @@ class TagModel:
         }
         arrays["waiting"] = np.zeros((rows, self.ahead, core.hidden), np.float32)  # newest last
         arrays["filter"] = np.zeros((rows, len(self.tags.names)), np.float64)
-        arrays["seen"], arrays["previous"] = np.zeros(rows, np.int64), np.full(rows, -1, np.int64)
+        arrays["seen"], arrays["previous"] = np.zeros(rows, np.int64), np.full(rows, NONE, np.int64)
         return State(self.digest, arrays)
 
     def step(self, state: State, words: str | Sequence[str]) -> tuple[list[Tagged | None], State]:
@@ -320,10 +305,10 @@ class TagModel:
 
     def _answer(self, state: State, row: int, scores: np.ndarray, *, last: bool) -> Tagged:
         """Decide a row's next word; `state` is written to."""
-        previous: int | None = int(state.arrays["previous"][row])
-        previous = None if previous == -1 else previous
+        past = int(state.arrays["previous"][row])
+        previous = None if past == NONE else past
         before = None if previous is None else state.arrays["filter"][row]
-        at, tag, p = self._decide(before, previous, scores, last=last)
+        at, tag, p = self._chain.decide(before, previous, scores.astype(np.float64), last=last)
         state.arrays["filter"][row], state.arrays["previous"][row] = at, tag
         return Tagged(self.tags.next(previous, tag), p)
 
@@ -361,7 +346,7 @@ class TagModel:
                 out.flush()
             except RecurraError as error:
                 refused += 1
-                print(f"recurra: line {number}: {error}", file=sys.stderr)
+                sys.stderr.write(f"recurra: line {number}: {error}\n")
         write(self.finish(state)[0])
         out.flush()
         return refused

@@ -78,6 +78,10 @@ class Chain:
         forward, backward, whole = self._both(self._checked(scores))
         return np.exp(forward + backward - whole)
 
+    def log_z(self, scores: np.ndarray) -> float:
+        """log Z of scores [T, K]: what a sequence's score must be lessened by, to be the log of its probability. Raises DataError."""
+        return self._both(self._checked(scores))[2]
+
     def spans(self, scores: np.ndarray, tags: np.ndarray, spans: list[tuple[int, int, np.ndarray]]) -> np.ndarray:
         """The probability of each span, float64 [spans]: that the words first to end - 1 have the tags that `tags` [T] gives them, and
         that the word after, if there is one, has a tag that goes with it: span = (first, end, after [K] of truth values).
@@ -99,21 +103,35 @@ class Chain:
             found[i] = np.exp(min(inside + rest - whole, 0.0))
         return found
 
-    def follow(self, before: np.ndarray | None, scores: np.ndarray) -> np.ndarray:
-        """One step of the filter: log p(y_t = k | scores up to t), [K], from that of the step before (None: the first) and the
-        scores [K] of step t.
+    def online(self, scores: np.ndarray, ends: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Tags [T] of scores [T, K], each decided when its scores are there and never changed, and how probable each is then, [T].
+
+        ends: that the last is the last is known when it is decided. Raises DataError.
         """
-        at = self.start + scores if before is None else _sum(self._into + before) + scores
-        return at - _sum(at[None])[0]
+        scores = self._checked(scores)
+        tags, sure = np.empty(len(scores), np.int64), np.empty(len(scores))
+        at, previous = None, None
+        for t, step in enumerate(scores):
+            at, previous, sure[t] = self.decide(at, previous, step, last=ends and t == len(scores) - 1)
+            tags[t] = previous
+        return tags, sure
 
-    def close(self, at: np.ndarray) -> np.ndarray:
-        """log p(y_T = k | all scores, and that T is the last), [K], from the filter of the last step."""
-        at = at + self.end
-        return at - _sum(at[None])[0]
+    def decide(
+        self, at: np.ndarray | None, previous: int | None, scores: np.ndarray, *, last: bool
+    ) -> tuple[np.ndarray, int, float]:
+        """One step of `online`: the filter, log p(y_t = k | scores up to t) [K], the tag, and how probable it is, from the filter and
+        the tag of the step before (None: this is the first) and the scores [K] of this one.
 
-    def allowed(self, last: int | None) -> np.ndarray:
-        """Truth values [K]: the tags that may follow the tag `last` (None: that may be first)."""
-        return (self.start if last is None else self.transitions[last]) > -np.inf
+        The tag is the most probable of those that may follow the one before, of which there must be one. last: it ends the sentence.
+        """
+        now = self.start + scores if at is None else _sum(self._into + at) + scores
+        now = shown = now - _sum(now[None])[0]
+        if last:
+            shown = now + self.end
+            shown = shown - _sum(shown[None])[0]
+        allowed = (self.start if previous is None else self.transitions[previous]) > -np.inf
+        tag = int(np.where(allowed, shown, -np.inf).argmax())
+        return now, tag, float(np.exp(shown[tag]))
 
     def _checked(self, scores: np.ndarray) -> np.ndarray:
         scores = np.asarray(scores, np.float64)

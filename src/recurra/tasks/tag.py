@@ -22,6 +22,7 @@ from recurra.codec.tags import Tags
 from recurra.codec.text import PADDING, UNKNOWN
 from recurra.config import config
 from recurra.data.batch import Batch
+from recurra.errors import RecipeError
 from recurra.nn.crf import CRF
 from recurra.nn.encoder import Stack, locked
 from recurra.nn.recurrent import LSTM
@@ -37,7 +38,7 @@ class Tag:
 
     scheme: Literal["auto", "none", "IOB2", "BIOES"] = Field(
         default="auto",
-        description="how spans are learnt, whatever the scheme of the file; auto: BIOES for spans, none for plain tags",
+        description="how spans are learnt, whatever the scheme of the file; auto: BIOES (ahead = 0: IOB2), none for plain tags",
     )
     repair: bool = Field(
         default=False, description="mend broken tag sequences as conlleval reads them, instead of refusing the file"
@@ -124,12 +125,17 @@ class Tagger(Task):
     ) -> None:
         super().__init__()
         self.config, self.core_config, self.tags = config, core, tags
+        if config.direction == "forward" and tags.source == "BIOES" != tags.scheme:
+            raise RecipeError(
+                f"the tags of the file, BIOES, can't be said word by word from {tags.scheme}: leave scheme at auto"
+            )
         width = config.embedding or 100
         self.words = nn.Embedding(vocabulary, width)
         nn.init.uniform_(self.words.weight, -((3.0 / width) ** 0.5), (3.0 / width) ** 0.5)  # variance 1 / width
         self.spelling = Spelling(config, letters) if config.characters != "none" else None
         width += self.spelling.outputs if self.spelling else 0
         both = config.direction == "both"
+        self.forwards = not both
         sizes = (core.hidden,) * core.layers
         self.core = Stack(width, sizes, cell=core.cell, bidirectional=both, dropout=core.dropout)
         self.ahead = 0 if both else config.ahead
@@ -181,7 +187,7 @@ class Tagger(Task):
         for scores, targets, n in zip(
             output.cpu().numpy(), batch.targets.tolist(), batch.lengths.tolist(), strict=True
         ):
-            found, _ = chain.best(scores[:n])
+            found, _ = chain.online(scores[:n], self.ahead > 0) if self.forwards else chain.best(scores[:n])
             some = self.tags.mistakes(targets[:n], found.tolist())
             wrong, count = wrong + some[0], count + some[1]
         return torch.tensor(float(wrong)), torch.tensor(float(count))
