@@ -78,7 +78,7 @@ def test_what_is_forbidden_is_never_trained_and_padding_gets_no_gradient():
         allowed = getattr(crf, f"{name}_allowed")
         assert (part.grad[~allowed] == 0).all()
         assert (part.grad[allowed] != 0).any()
-        assert (crf.weights()[0][~crf.transitions_allowed] == -1e4).all()
+    assert (crf.weights()[0][~crf.transitions_allowed] == -1e4).all()
     assert (scores.grad[1, 2:] == 0).all()
     assert torch.isfinite(scores.grad).all()
 
@@ -98,9 +98,16 @@ def test_gradients_of_the_scores_are_the_searchs_marginals():
     np.testing.assert_allclose((scores.grad + one)[0], marginals, atol=1e-9)
 
 
-def test_float32_keeps_up_over_long_sentences():
+def test_float32_keeps_up_over_long_sentences_and_large_scores():
     crf = crf_of(5, 3, 0.2)
     scores, labels, n = sentences(5, [2000, 1])
-    wanted = crf(scores * 20, labels, n)
-    found = crf.float()((scores * 20).float(), labels, n)
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+    found = crf.float()((scores * 20).float(), labels, n).detach()
+    allowed = crf.transitions_allowed, crf.start_allowed, crf.end_allowed
+    parts = zip(allowed, (crf.transitions, crf.start, crf.end), strict=True)
+    chain = Chain(*(np.where(mask, part.detach().double(), -np.inf) for mask, part in parts))
+    for i, length in enumerate(n.tolist()):
+        own = (scores[i, :length] * 20).float().double().numpy()
+        path = labels[i, :length].numpy()
+        worth = chain.start[path[0]] + own[np.arange(length), path].sum() + chain.end[path[-1]]
+        worth += chain.transitions[path[:-1], path[1:]].clip(-1e4).sum()
+        assert float(found[i]) == pytest.approx(chain.log_z(own) - worth, rel=1e-5, abs=1e-4)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 FORBIDDEN = -1e4  # what a forbidden tag or transition scores: e^-10000 is 0, and no float32 sum overflows
 
+LEAST = 1e-304  # e^-700, well above float64's smallest
+
 
 class CRF(nn.Module):
     """Transitions of K tags. `transitions` [K, K] (from the row's tag to the column's), `start` and `end` [K]: truth values, what is
@@ -46,11 +48,16 @@ class CRF(nn.Module):
         return (each * valid).sum(1) + (pairs * valid[:, 1:]).sum(1) + start[tags[:, 0]] + end[last]
 
     def _all(self, scores: Tensor, valid: Tensor, lengths: Tensor) -> Tensor:
-        """log sum e^score over all sequences of tags, [B]."""
-        transitions, start, end = self.weights()
-        at = start + scores[:, 0]
-        into = transitions.T.contiguous()  # [to, from]: the sum runs over memory side by side
-        for t in range(1, scores.shape[1]):
-            new = torch.logsumexp(at.unsqueeze(1) + into, 2) + scores[:, t]
+        """log sum e^score over all sequences of tags, [B].
+
+        A step is a matrix product of e^x in float64, each row less its largest: far cheaper than K x K logarithms of float32. What is
+        e^-700 of the largest is lost, and counts as that much.
+        """
+        transitions, start, end = (part.double() for part in self.weights())
+        steps = scores.double().unbind(1)
+        at, go = start + steps[0], transitions.exp()
+        for t in range(1, len(steps)):
+            top = at.detach().amax(1, keepdim=True)
+            new = ((at - top).exp() @ go).clamp(min=LEAST).log() + top + steps[t]
             at = torch.where(valid[:, t].unsqueeze(1), new, at)
-        return torch.logsumexp(at + end, 1)
+        return torch.logsumexp(at + end, 1).to(scores.dtype)
