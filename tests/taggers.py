@@ -74,7 +74,7 @@ def build(sentences, config=None, core=None, *, seed=0, spread=0.5):
                 "words": text.manifest(),
                 "letters": letters and letters.model_dump(mode="json"),
                 "tags": tags.model_dump(mode="json"),
-                "columns": {"word": 0, "tag": -1, "encoding": "utf-8"},
+                "columns": {"word": None, "tag": None, "encoding": "utf-8"},
                 "repair": config.repair,
             },
             "layers": export.layers,

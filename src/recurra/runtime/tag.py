@@ -175,7 +175,7 @@ class TagModel:
                     raise DataError("a list of sentences is a list of lists of words, not of texts: split them first")
                 yield list(sentence.words if isinstance(sentence, Sentence) else sentence)
             return
-        for sentence in sentences(source, **{**self.columns, "tag": None}):
+        for sentence in sentences(source, **self.columns, labelled=False):
             yield list(sentence.words)
 
     def _scored(self, source: Iterable[Sequence[str]]) -> Iterator[tuple[list[str], np.ndarray]]:
