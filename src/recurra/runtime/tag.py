@@ -16,11 +16,12 @@ import polars as pl
 from recurra.codec import text as text_codec
 from recurra.codec.tag_floor import TagFloor
 from recurra.codec.tags import Tags
-from recurra.codec.text import PADDING, CharacterView
+from recurra.codec.text import UNKNOWN, CharacterView
 from recurra.errors import DataError, ModelFileError, RecurraError, UnsupportedError
-from recurra.runtime.layers import Bidirectional, Embedding, Linear, Recurrent
+from recurra.runtime.layers import Recurrent
 from recurra.runtime.scored import Scored
 from recurra.runtime.stream import State
+from recurra.runtime.tag_network import TagNetwork
 from recurra.runtime.tag_scores import score
 from recurra.search.viterbi import Chain
 from recurra.textfile import Sentence, sentences
@@ -56,60 +57,37 @@ class TagModel:
             self.tags = Tags.model_validate(codec["tags"])
             self.columns: dict[str, Any] = dict(codec["columns"])
             self.repair: bool = codec["repair"]
-            self.text = text_codec.read(codec["words"], files.__getitem__)
-            self.letters = None if codec["letters"] is None else CharacterView.model_validate(codec["letters"])
             self.floor = TagFloor.model_validate_json(files[FLOOR])
-            self._build({layer["name"]: layer for layer in manifest["layers"]}, weights)
+            letters = None if codec["letters"] is None else CharacterView.model_validate(codec["letters"])
+            text = text_codec.read(codec["words"], files.__getitem__)
+            self._network = network = TagNetwork(manifest["layers"], weights, text, letters)
+            if network.read.outputs != len(self.tags.names):
+                raise ValueError(f"{network.read.outputs} scores for {len(self.tags.names)} tags")
+            parts = zip(("transitions", "start", "end"), self.tags.legal(), strict=True)
+            self._chain = Chain(*(np.where(allowed, weights[f"crf.{name}"], -np.inf) for name, allowed in parts))
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             raise ModelFileError(f"this is no tagger that can be played: {str(error).splitlines()[0]}") from None
-
-    def _build(self, layers: dict[str, Any], weights: Mapping[str, np.ndarray]) -> None:
-        def inside(name: str) -> dict[str, np.ndarray]:
-            return {n.removeprefix(f"{name}."): v for n, v in weights.items() if n.startswith(f"{name}.")}
-
-        self._words = Embedding(weights["words.weight"])
-        width, sizes = self._words.outputs, {"words": (self._words.size, self.text.size)}
-        self._spelling: Bidirectional | Linear | None = None
-        if self.letters is not None:
-            self._letters = Embedding(weights["letters.weight"])
-            sizes["letters"] = self._letters.size, self.letters.size
-            if layers["spelling"]["kind"] == "lstm":
-                self._spelling = Bidirectional("lstm", inside("spelling"), layers=1)
-                width += 2 * self._spelling.hidden
-                sizes["spelling"] = self._spelling.inputs, self._letters.outputs
-            else:
-                self._spelling = Linear(weights["spelling.weight"], weights["spelling.bias"])
-                width += self._spelling.outputs
-                sizes["spelling"] = self._spelling.inputs, 3 * self._letters.outputs
-        core, self.ahead = layers["core"], int(layers["read"]["ahead"])
-        both = core["direction"] == "both"
-        made = (Bidirectional if both else Recurrent)(core["kind"], inside("core"), layers=core["layers"])
-        self._both, self._forward = (made, None) if isinstance(made, Bidirectional) else (None, made)
-        self._read = Linear(weights["read.weight"], weights["read.bias"])
-        sizes["core"] = made.inputs, width
-        sizes["read"] = self._read.inputs, made.hidden * (2 if both or self.ahead else 1)
-        sizes["tags"] = self._read.outputs, len(self.tags.names)
-        for name, (found, wanted) in sizes.items():
-            if found != wanted:
-                raise ValueError(f"{name}: {found} numbers where there must be {wanted}")
-        parts = zip(("transitions", "start", "end"), self.tags.legal(), strict=True)
-        self._chain = Chain(*(np.where(allowed, weights[f"crf.{name}"], -np.inf) for name, allowed in parts))
 
     @property
     def streams(self) -> bool:
         """Whether it can take a sentence word by word: only one that reads forwards can."""
-        return self._forward is not None
+        return self._network.forward is not None
+
+    @property
+    def ahead(self) -> int:
+        """Words that it waits for before it tags a word, where it reads forwards."""
+        return self._network.ahead
 
     def facts(self) -> dict[str, Any]:
         """What `recurra info` says of it."""
-        tags = self.tags
+        tags, network = self.tags, self._network
         return {
             "tags": list(tags.names),
             "scheme": tags.scheme if tags.scheme == tags.source else f"{tags.scheme}, of {tags.source}",
-            "words": self.text.size,
-            "letters": 0 if self.letters is None else self.letters.size,
+            "words": network.text.size,
+            "letters": 0 if network.letters is None else network.letters.size,
             "columns": {name: value for name, value in self.columns.items() if value is not None},
-            "direction": "both" if self._both is not None else f"forward, {self.ahead} word(s) ahead",
+            "direction": f"forward, {network.ahead} word(s) ahead" if self.streams else "both",
         }
 
     # -- sentences -------------------------------------------------------------------------------------------------
@@ -165,7 +143,9 @@ class TagModel:
         found = [self._decided(scores) for _, scores in self._scored(words())]
         if not found:
             raise DataError(f"{name}: there is no sentence to score")
-        known = {word for sentence, _ in pairs for word in sentence if self.text.encode_words([word])[0] > 1}
+        known = {
+            word for sentence, _ in pairs for word in sentence if self._network.text.encode_words([word])[0] != UNKNOWN
+        }
         return score(self.tags, self.floor, pairs, found, known)
 
     def _read_words(self, source: Any) -> Iterator[list[str]]:
@@ -189,55 +169,17 @@ class TagModel:
             found: dict[int, np.ndarray] = {}
             for first in range(0, len(order), GROUP):
                 group = order[first : first + GROUP]
-                lengths = np.array([len(block[i]) for i in group])
-                y = self._outputs([block[i] for i in group], lengths)
-                if self.ahead:
-                    later = np.minimum(np.arange(y.shape[1]) + self.ahead, lengths[:, None] - 1)
-                    y = np.concatenate([y, np.take_along_axis(y, later[:, :, None], 1)], 2)
-                scores = self._read(y)
-                found |= {i: scores[j, : lengths[j]] for j, i in enumerate(group)}
+                found |= zip(group, self._network.scores([block[i] for i in group]), strict=True)
             for i, words in enumerate(block):
                 yield words, found[i]
-
-    def _outputs(self, group: Sequence[Sequence[str]], lengths: np.ndarray) -> np.ndarray:
-        """What the core gives for whole sentences, [rows, T, H]."""
-        place: dict[str, int] = {}
-        for words in group:
-            for word in words:
-                place.setdefault(word, len(place))
-        table = self._embed(list(place))
-        x = np.zeros((len(group), int(lengths.max()), table.shape[1]), np.float32)
-        for row, words in zip(x, group, strict=True):
-            row[: len(words)] = table[[place[word] for word in words]]
-        if self._both is not None:
-            return self._both(x, lengths)
-        assert self._forward is not None
-        return self._forward(x, self._forward.start(len(x)), lengths)[0]
-
-    def _embed(self, words: Sequence[str]) -> np.ndarray:
-        """What the core reads for each word, [n, E]."""
-        x = self._words(self.text.encode_words(words))
-        if self.letters is None:
-            return x
-        letters = self.letters.encode(words)
-        lengths, seen = (letters != PADDING).sum(1), self._letters(letters)
-        if isinstance(self._spelling, Bidirectional):
-            y, width = self._spelling(seen, lengths), self._spelling.hidden
-            newest = y[np.arange(len(y)), np.maximum(lengths - 1, 0), :width]
-            return np.concatenate([x, newest, y[:, 0, width:]], 1)
-        assert self._spelling is not None
-        edge = np.zeros_like(seen[:, :1])
-        window = [np.concatenate([edge, seen[:, :-1]], 1), seen, np.concatenate([seen[:, 1:], edge], 1)]
-        y = np.where((letters != PADDING)[:, :, None], self._spelling(np.concatenate(window, 2)), -np.inf).max(1)
-        return np.concatenate([x, np.where(lengths[:, None] > 0, y, 0).astype(np.float32)], 1)
 
     def _decided(self, scores: np.ndarray) -> list[int]:
         """The tags of a sentence of scores [T, K]."""
         chain = self._chain
-        return (chain.best(scores) if self._both is not None else chain.online(scores, self.ahead > 0))[0].tolist()
+        return (chain.online(scores, self.ahead > 0) if self.streams else chain.best(scores))[0].tolist()
 
     def _tagged(self, scores: np.ndarray) -> list[Tagged]:
-        if self._both is None:
+        if self.streams:
             tags, sure = self._chain.online(scores, self.ahead > 0)
             before = [None, *tags[:-1].tolist()]
             steps = zip(before, tags.tolist(), sure.tolist(), strict=True)
@@ -279,13 +221,13 @@ class TagModel:
             raise DataError(f"a step has one word a row, {rows}, not {len(words)}")
         new = state.copy()
         before = tuple(np.ascontiguousarray(np.moveaxis(new.arrays[f"core.{n}"], 1, 0)) for n in core.state_names)
-        y, after = core(self._embed(words)[:, None], before)
+        y, after = core(self._network.embed(words)[:, None], before)
         for name, part in zip(core.state_names, after, strict=True):
             new.arrays[f"core.{name}"] = np.ascontiguousarray(np.moveaxis(part, 0, 1))
         waiting = np.concatenate([new.arrays["waiting"], y], 1)
         new.arrays["waiting"] = np.ascontiguousarray(waiting[:, 1:])
         new.arrays["seen"] += 1
-        scores = self._read(np.concatenate([waiting[:, 0], y[:, 0]], 1) if self.ahead else y[:, 0])
+        scores = self._network.read(np.concatenate([waiting[:, 0], y[:, 0]], 1) if self.ahead else y[:, 0])
         ready = new.arrays["seen"] > self.ahead
         return [self._answer(new, row, scores[row], last=False) if ready[row] else None for row in range(rows)], new
 
@@ -298,7 +240,7 @@ class TagModel:
             left = new.arrays["waiting"][row, self.ahead - min(seen, self.ahead) :]
             answers = []
             for k, y in enumerate(left):
-                scores = self._read(np.concatenate([y, left[-1]])[None])[0]
+                scores = self._network.read(np.concatenate([y, left[-1]])[None])[0]
                 answers.append(self._answer(new, row, scores, last=k == len(left) - 1))
             found.append(answers)
         return found
@@ -313,11 +255,11 @@ class TagModel:
         return Tagged(self.tags.next(previous, tag), p)
 
     def _streaming(self) -> Recurrent:
-        if self._forward is None:
+        if self._network.forward is None:
             raise UnsupportedError(
                 'this model reads both ways, so it must see a whole sentence: train with direction = "forward" to stream'
             )
-        return self._forward
+        return self._network.forward
 
     def lines(self, lines: Iterable[str], out: TextIO) -> int:
         """A word a line in (of several columns the first), a line "word TAB tag TAB confidence" out as soon as it is decided; an empty

@@ -194,9 +194,9 @@ class Tagger(Task):
 
     def chain(self) -> Chain:
         """What decodes: the CRF's weights, -inf where the scheme forbids."""
-        parts = zip((self.crf.transitions, self.crf.start, self.crf.end), self.tags.legal(), strict=True)
-        weights = [np.where(allowed, part.detach().cpu().double().numpy(), -np.inf) for part, allowed in parts]
-        return Chain(*weights)
+        weights = arrays(self.crf, "crf")
+        parts = zip(("transitions", "start", "end"), self.tags.legal(), strict=True)
+        return Chain(*(np.where(allowed, weights[f"crf.{name}"], -np.inf) for name, allowed in parts))
 
     def export(self) -> Export:
         """The layers as the runtime plays them (runtime/tag.py). The stack's names are those of torch, one number a layer."""
