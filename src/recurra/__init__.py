@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recurra.data.series import Series
-    from recurra.data.text import Documents, Text
+    from recurra.data.text import Documents, Sentences, Text
     from recurra.errors import RecurraError
     from recurra.runtime.model import load
     from recurra.runtime.stream import State
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recurra.tasks.classify import Classify
     from recurra.tasks.forecast import Forecast
     from recurra.tasks.generate import Generate
+    from recurra.tasks.tag import Tag
     from recurra.tasks.task import Core
     from recurra.training.fit import train
     from recurra.training.recipe import Fit
@@ -35,8 +36,10 @@ __all__ = [
     "Generate",
     "RecurraError",
     "Sampling",
+    "Sentences",
     "Series",
     "State",
+    "Tag",
     "Text",
     "__version__",
     "load",
@@ -52,8 +55,10 @@ _HOMES = {
     "Generate": "tasks.generate",
     "RecurraError": "errors",
     "Sampling": "search.sampling",
+    "Sentences": "data.text",
     "Series": "data.series",
     "State": "runtime.stream",
+    "Tag": "tasks.tag",
     "Text": "data.text",
     "load": "runtime.model",
     "train": "training.fit",

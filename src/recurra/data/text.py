@@ -180,6 +180,7 @@ class Documents(Tokens):
 class Sentences(Tokens):
     """Sentences with a tag for each word: CoNLL columns or CoNLL-U."""
 
+    lower: bool = Field(default=True, description="words in lower case alone; their letters are read as they are")
     word: str | int | None = Field(
         default=None, description="column of the word: a number from 1, or a name of CoNLL-U; none: the first, or form"
     )

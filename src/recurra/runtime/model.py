@@ -11,8 +11,14 @@ from recurra.errors import ModelFileError, nearest
 from recurra.runtime.classify import ClassifyModel
 from recurra.runtime.forecast import ForecastModel
 from recurra.runtime.generate import GenerateModel
+from recurra.runtime.tag import TagModel
 
-PLAYERS: dict[str, Any] = {"forecast": ForecastModel, "classify": ClassifyModel, "generate": GenerateModel}
+PLAYERS: dict[str, Any] = {
+    "forecast": ForecastModel,
+    "classify": ClassifyModel,
+    "generate": GenerateModel,
+    "tag": TagModel,
+}
 
 
 def load(path: str | Path, task: str | None = None) -> Any:

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import polars as pl
 
-from recurra.codec import text as text_codec
 from recurra.codec.tag_floor import TagFloor
 from recurra.codec.tags import Tags
-from recurra.codec.text import UNKNOWN, CharacterView
+from recurra.codec.text import UNKNOWN, CharacterView, TextCodec
 from recurra.errors import DataError, ModelFileError, RecurraError, UnsupportedError
 from recurra.runtime.layers import Recurrent
 from recurra.runtime.scored import Scored
@@ -59,7 +58,7 @@ class TagModel:
             self.repair: bool = codec["repair"]
             self.floor = TagFloor.model_validate_json(files[FLOOR])
             letters = None if codec["letters"] is None else CharacterView.model_validate(codec["letters"])
-            text = text_codec.read(codec["words"], files.__getitem__)
+            text = TextCodec.read(codec["words"], files.__getitem__)
             self._network = network = TagNetwork(manifest["layers"], weights, text, letters)
             if network.read.outputs != len(self.tags.names):
                 raise ValueError(f"{network.read.outputs} scores for {len(self.tags.names)} tags")

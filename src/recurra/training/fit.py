@@ -216,6 +216,11 @@ USES = {
         "evaluate THIS_FOLDER labelled.csv",
         "predict THIS_FOLDER data.csv --out labels.csv",
     ),
+    "tag": (
+        "info THIS_FOLDER",
+        "evaluate THIS_FOLDER tagged.conll",
+        "predict THIS_FOLDER words.conll --out tags.csv",
+    ),
 }
 
 

@@ -104,6 +104,8 @@ def averaging(decay: float) -> WeightAveraging:
     """A moving average of the weights, with a shorter memory in the first steps. Validation and saving use the average."""
 
     def average(kept: Tensor, new: Tensor, seen: Tensor | int) -> Tensor:
+        if not kept.is_floating_point():  # a buffer of truth values or counts
+            return new
         rate = min(decay, (1.0 + float(seen)) / (10.0 + float(seen)))
         return kept + (1.0 - rate) * (new - kept)
 

@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from recurra.config import config, fields
 from recurra.data.series import Series
-from recurra.data.text import Documents, Text
+from recurra.data.text import Documents, Sentences, Text
 from recurra.errors import RecipeError, nearest
 from recurra.tasks import TASKS
 from recurra.tasks.task import OWN, Core
@@ -21,6 +21,7 @@ DATA: dict[str, type] = {
     "forecast": Series,
     "classify": Documents,
     "generate": Text,
+    "tag": Sentences,
 }  # the shape of data that each task reads
 
 
@@ -119,6 +120,21 @@ DEFAULTS: dict[str, tuple[Core, Fit]] = {
             clip=1.0,
             average=0.0,
             patience=8,
+        ),
+    ),
+    "tag": (
+        Core(hidden=200, layers=1, dropout=0.5),
+        Fit(
+            epochs=12,
+            batch_size=16,
+            chunk=1,
+            optimiser="adamw",
+            schedule="cycle",
+            learning_rate=4e-3,
+            weight_decay=1e-2,
+            clip=1.0,
+            average=0.99,
+            patience=12,
         ),
     ),
 }
