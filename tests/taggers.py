@@ -47,7 +47,7 @@ def build(sentences, config=None, core=None, *, seed=0, spread=0.5):
     torch.manual_seed(seed)
     config = config or Tag()
     words = [word for s in sentences for word in s.words]
-    text = text_codec.fit((" ".join(s.words) for s in sentences), unit="words", lower=True)
+    text = text_codec.fit_words(words, lower=True)
     letters = None if config.characters == "none" else CharacterView.fit(words, width=7)
     tags = tag_codec.fit(
         [s.tags for s in sentences], config.scheme, at_once=config.direction == "forward" and not config.ahead

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from recurra.codec.tag_floor import TagFloor
-from recurra.codec.tags import Tags
+from recurra.codec.tags import Tags, split
 from recurra.codec.text import UNKNOWN, CharacterView, TextCodec
 from recurra.errors import DataError, ModelFileError, RecurraError, UnsupportedError
 from recurra.runtime.layers import Recurrent
@@ -80,9 +80,15 @@ class TagModel:
     def facts(self) -> dict[str, Any]:
         """What `recurra info` says of it."""
         tags, network = self.tags, self._network
+        kinds = {"tags": list(tags.names)}
+        if tags.scheme != "none":
+            written = "" if tags.scheme == tags.source else f", written in {tags.source}"
+            kinds = {
+                "spans": list(dict.fromkeys(split(name)[1] for name in tags.names[1:])),
+                "scheme": tags.scheme + written,
+            }
         return {
-            "tags": list(tags.names),
-            "scheme": tags.scheme if tags.scheme == tags.source else f"{tags.scheme}, of {tags.source}",
+            **kinds,
             "words": network.text.size,
             "letters": 0 if network.letters is None else network.letters.size,
             "columns": {name: value for name, value in self.columns.items() if value is not None},
@@ -127,7 +133,7 @@ class TagModel:
 
         Raises DataError for an unknown tag or a broken sequence, naming sentence and word.
         """
-        name = "the list" if isinstance(source, list | tuple) else f"'{source}'"
+        name = "the list" if isinstance(source, list | tuple) else str(source)
         given = source if isinstance(source, list | tuple) else sentences(source, **self.columns)
         pairs: list[tuple[list[str], list[int]]] = []
 
