@@ -159,7 +159,7 @@ def test_codecs_are_fitted_on_what_they_are_given(tmp_path):
     path = tmp_path / "x.conllu"
     rest = "\t_" * 6
     path.write_text(f"1\tNew York\t_\tX{rest}\n2\tNew York\t_\tX{rest}\n3\tis.\t_\tX{rest}\n")
-    data = Sentences(path, validation=0)
+    data = Sentences(path, validation=0, lower=False)
     codec = data.fit(data.parts()[0])
     assert [codec.token(i) for i in range(codec.size)] == ["<pad>", "<unk>", "New York", "is."]
     assert codec.encode_words(["is.", "New York", "is"]).tolist() == [3, 2, UNKNOWN]
