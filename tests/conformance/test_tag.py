@@ -189,6 +189,7 @@ def test_lines():
     given = "EU\nrejects\tNNP\tO\n\n\nPeter Blackburn\n \nx\n"
     out = io.StringIO()
     assert model.lines(given.splitlines(keepends=True), out) == 0
+    assert model.lines(["\tO\n"], io.StringIO()) == 1
     rows = out.getvalue().split("\n")
     wanted = [model.tag(words) for words in (["EU", "rejects"], ["Peter"], ["x"])]
     lines = [
@@ -231,6 +232,10 @@ def test_bad_input():
         model.step(other, "a")
     with pytest.raises(StateError, match="belongs to the model"):
         model.finish(other)
+    state = model.start()
+    state.arrays["previous"][0] = 99
+    with pytest.raises(StateError, match="broken at 'previous'"):
+        model.step(state, "a")
     assert len(model.predict([])) == 0
 
 

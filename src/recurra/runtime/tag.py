@@ -16,7 +16,7 @@ import polars as pl
 from recurra.codec.tag_floor import TagFloor
 from recurra.codec.tags import Tags, split
 from recurra.codec.text import UNKNOWN, CharacterView, TextCodec
-from recurra.errors import DataError, ModelFileError, RecurraError, UnsupportedError
+from recurra.errors import DataError, ModelFileError, RecurraError, StateError, UnsupportedError
 from recurra.runtime.layers import Recurrent
 from recurra.runtime.scored import Scored
 from recurra.runtime.stream import State
@@ -165,11 +165,12 @@ class TagModel:
 
     def _scored(self, source: Iterable[Sequence[str]]) -> Iterator[tuple[list[str], np.ndarray]]:
         """Each sentence with its scores [T, K] float32, in order."""
-        rest = iter(source)
+        rest, before = iter(source), 0
         while block := [list(words) for words in islice(rest, HELD)]:
-            for i, words in enumerate(block):
+            for i, words in enumerate(block, before + 1):
                 if not words:
-                    raise DataError(f"sentence {i + 1} is empty: a sentence has at least one word")
+                    raise DataError(f"sentence {i} is empty: a sentence has at least one word")
+            before += len(block)
             order = sorted(range(len(block)), key=lambda i: len(block[i]))
             found: dict[int, np.ndarray] = {}
             for first in range(0, len(order), GROUP):
@@ -220,7 +221,7 @@ class TagModel:
         The answers have the bits of `predict`. Raises DataError, StateError (another model's state), UnsupportedError.
         """
         core, rows = self._streaming(), state.rows
-        state.check_like(self.start(0))
+        self._check(state)
         words = [words] if isinstance(words, str) else list(words)
         if len(words) != rows or not rows:
             raise DataError(f"a step has one word a row, {rows}, not {len(words)}")
@@ -238,8 +239,7 @@ class TagModel:
 
     def finish(self, state: State) -> list[list[Tagged]]:
         """The sentences end here: the tags of the words that were still waited for, of each row."""
-        self._streaming()
-        state.check_like(self.start(0))
+        self._check(state)
         new, found = state.copy(), []
         for row, seen in enumerate(new.arrays["seen"].tolist()):
             left = new.arrays["waiting"][row, self.ahead - min(seen, self.ahead) :]
@@ -258,6 +258,13 @@ class TagModel:
         at, tag, p = self._chain.decide(before, previous, scores.astype(np.float64), last=last)
         state.arrays["filter"][row], state.arrays["previous"][row] = at, tag
         return Tagged(self.tags.next(previous, tag), p)
+
+    def _check(self, state: State) -> None:
+        """Raises StateError where it is of another model, or edited; UnsupportedError where the model reads both ways."""
+        state.check_like(self.start(0))
+        previous = state.arrays["previous"]
+        if ((previous < NONE) | (previous >= len(self.tags.names))).any():
+            raise StateError("this state is broken at 'previous': it was edited; start a new one")
 
     def _streaming(self) -> Recurrent:
         if self._network.forward is None:
@@ -282,9 +289,11 @@ class TagModel:
         for number, line in enumerate(lines, 1):
             try:
                 if line.strip():
-                    word = line.rstrip("\r\n").split("\t")[0].split()[:1] or line.split()[:1]
+                    word = (line.split("\t") if "\t" in line else line.split())[0].strip()
+                    if not word:
+                        raise DataError("the first column, the word, is empty")
                     answers, state = self.step(state, word)
-                    waiting += word
+                    waiting.append(word)
                     write(answers)
                 elif state.arrays["seen"][0]:
                     write(self.finish(state)[0])
