@@ -3,10 +3,10 @@
     RECURRA_DATA=... python benchmarks/tag.py --sets chunks entities upos --seeds 0 1 2
 
 `recurra train tag` with every option at its default, no pretrained vectors, gold tokens. The validation part picks the epoch and is never
-learnt from. CoNLL-2000 has none: all its training sentences are learnt for the default number of epochs, and the last epoch is kept (--hold-out
-0.1: a tenth, drawn with the seed, picks the epoch instead). The test part is read once, for the scores. F1 over exact spans, as conlleval; counted again by seqeval, mode "strict", scheme IOB2 (the files' own), and
-refused where the two differ. Floor: each word's most frequent tag of the training part (unknown words: the most frequent of all), whose
-broken spans are read as conlleval reads them.
+learnt from. CoNLL-2000 has none: all its training sentences are learnt for the default number of epochs, and the last is kept (--hold-out
+0.1: a tenth, drawn with the seed, picks the epoch instead). The test part is read once, for the scores. F1 over exact spans, as conlleval;
+counted again by seqeval, mode "strict", in the scheme of the file (IOB2), and refused where the two differ. Floor: each word's most
+frequent tag of the training part (unknown words: the most frequent of all), whose broken spans are read as conlleval reads them.
 """
 
 import argparse
