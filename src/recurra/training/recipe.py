@@ -124,7 +124,7 @@ DEFAULTS: dict[str, tuple[Core, Fit]] = {
         ),
     ),
     "tag": (
-        Core(hidden=200, layers=1, dropout=0.5),
+        Core(hidden=150, layers=1, dropout=0.5),
         Fit(
             epochs=12,
             batch_size=16,
