@@ -23,7 +23,12 @@ DATA: dict[str, type] = {
     "generate": Text,
     "tag": Sentences,
 }  # the shape of data that each task reads
-EXAMPLES = {"forecast": "data.csv", "classify": "data.csv", "generate": "texts", "tag": "train.conll"}  # of a printed recipe
+EXAMPLES = {
+    "forecast": "data.csv",
+    "classify": "data.csv",
+    "generate": "texts",
+    "tag": "train.conll",
+}  # of a printed recipe
 
 
 @config
