@@ -37,6 +37,7 @@ MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"]
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 HALVES = [torch.bfloat16, torch.float16]
 pytestmark = [
+    pytest.mark.filterwarnings("ignore:a plain loop runs"),  # in half precision, a projection
     pytest.mark.parametrize("info", INFOS),
     pytest.mark.filterwarnings(
         "ignore:LSTM with projections is not supported with oneDNN"
