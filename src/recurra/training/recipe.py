@@ -250,7 +250,7 @@ def from_toml(path: str | Path) -> Recipe:
     data = tables.get("data")
     for name in ("source", "validation"):
         value = data.get(name) if isinstance(data, dict) else None
-        if isinstance(value, str) and not Path(value).is_absolute():
+        if isinstance(value, str) and value != "none" and not Path(value).is_absolute():
             tables["data"][name] = str(path.parent / value)
     return from_tables(tables)
 
