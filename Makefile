@@ -40,7 +40,7 @@ test-slow: setup
 # of the editable install, which would import the core that is installed. pytest -s: it would swallow the report.
 SANITIZED := build/sanitize
 SANITIZE_TESTS ?= $(addprefix tests/conformance/,test_door.py test_scan.py test_packed.py test_threads.py test_runtime_bits.py \
-	test_runtime_bound.py) -k "not grad and not derivative and not instruction and not compiled"
+	test_runtime_bound.py) -k "not grad and not derivative and not instruction"
 SANITIZE_ISAS ?= avx512 avx2 portable
 sanitize: setup
 	mkdir -p $(SANITIZED)/recurra
