@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml CMakeLists.txt constraints.txt $(CSRC) | .venv/bin/pyth
 	$(PY) -m pip install -q -c constraints.txt $(BUILD_TOOLS)
 	$(PY) -m pip install -q --no-build-isolation -c constraints.txt -e ".[train,dev]"
 	@$(PY) -c "import recurra._core" 2>/dev/null || printf '\n%s\n%s\n\n' \
-		'WARNING: recurra._core (the C++ kernels) is NOT installed: no working C++20 compiler was found.' \
+		'WARNING: recurra._core (the C++ kernels) is NOT installed: no C++20 compiler was found, or its build failed (make wheel shows it).' \
 		'         Everything runs, several times slower. Install g++ >= 11 or clang >= 14, then: touch CMakeLists.txt && make setup'
 	@touch $@
 

@@ -169,3 +169,44 @@ def test_a_reset_is_true_or_false():
     layer, x = nn.LSTM(4, 8), torch.randn(5, 1, 4)
     reset = [[False, True, False, False, True]]
     assert torch.equal(layer(x, reset=reset)[0], layer(x, reset=torch.tensor(reset))[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "shape"),
+    [
+        (lambda: nn.GRU(8, 64), "bias_ih_l0", (1,)),
+        (lambda: nn.LSTM(8, 64), "bias_hh_l0", (8,)),
+        (lambda: nn.LSTM(8, 64, proj_size=5), "weight_hr_l0", (5, 6)),
+        (lambda: nn.GRU(8, 64), "weight_ih_l0", (8, 8)),
+        (lambda: nn.RNN(8, 64), "weight_hh_l0", (3, 3)),
+        (lambda: nn.LSTM(8, 64, 2), "weight_ih_l1", (256, 3)),
+        (lambda: nn.LSTM(8, 64, peepholes=True), "weight_peephole_l0", (3,)),
+    ],
+)
+def test_a_weight_of_another_shape_reaches_no_address(make, name, shape):
+    """Surgery that forgets one tensor: the kernel knows sizes from weight_hh alone."""
+    layer = make()
+    setattr(layer, name, torch.nn.Parameter(torch.randn(shape)))
+    with pytest.raises(DataError, match=r"must have shape \[.*\], not \["):
+        layer(torch.randn(5, 3, 8))
+
+
+def test_a_hidden_size_that_is_not_the_weights():
+    layer = nn.LSTM(8, 8)
+    layer.hidden_size = 4
+    with pytest.raises(DataError, match="must have shape"):
+        layer(torch.randn(5, 3, 8))
+
+
+def test_memory_that_is_gone_before_backward():
+    layer, x = nn.LSTM(8, 6), torch.randn(5, 3, 8)
+    y, _ = layer(x)
+    total = y.sum()
+    y.untyped_storage().resize_(0)
+    with pytest.raises(DataError, match="between forward and backward"):
+        total.backward()
+    x = x.requires_grad_()
+    y, _ = layer(x)
+    x.data = torch.zeros(1, 1, 1)
+    with pytest.raises(DataError):
+        y.sum().backward()

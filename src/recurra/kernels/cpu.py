@@ -92,6 +92,8 @@ def backward(
         outputs, saved = again.outputs, saved if again.saved is None else again.saved
     call, run = _call(request), _arrays(request)
     x, h0 = run["x"], run["h0"]
+    if outputs.shape[:-1] != x.shape[:-1] or not (outputs.untyped_storage().nbytes() or not outputs.numel()):
+        raise DataError("x or the output was replaced, or its memory freed, between forward and backward: keep both")
     lstm = request.cell.name == "lstm"
     given: dict[str, Tensor] = {"h": torch.empty_like(h0)}
     if lstm:
@@ -121,7 +123,41 @@ def _widths(request: Request) -> tuple[int, int]:
     return weight.shape[0] // len(request.cell.gates), weight.shape[1]
 
 
+def _check(request: Request) -> None:
+    """Raises DataError where a tensor is smaller or larger than what csrc/ reads: it sees addresses alone."""
+    cell, x = request.cell, request.x
+    hidden, outputs = _widths(request)
+    sums = len(cell.gates) * hidden
+    wanted = {
+        "weight_ih": (sums, x.shape[-1]),
+        "weight_hh": (sums, outputs),
+        "bias_ih": (sums,),
+        "bias_hh": (sums,),
+        "weight_hr": (outputs, hidden),
+        "peephole": (3 * hidden,),
+        "gain_ih": (sums,),
+        "gain_hh": (sums,),
+        "gain_c": (hidden,),
+        "bias_c": (hidden,),
+    }
+    for name in WEIGHTS:
+        weight = getattr(cell, name, None)
+        if weight is not None and weight.shape != wanted[name]:
+            what = f"{name} of this {cell.name} (H = {hidden}, h {outputs} wide)"
+            raise DataError(f"{what} must have shape {list(wanted[name])}, not {list(weight.shape)}: replace it")
+    if outputs != hidden and getattr(cell, "weight_hr", None) is None:
+        raise DataError(
+            f"weight_hh of this {cell.name} must have shape {[sums, hidden]}, not {[sums, outputs]}: replace it"
+        )
+    for name, part, width in zip(("h", "c"), request.state, (outputs, hidden), strict=False):
+        if part.shape != (request.rows, width):
+            raise DataError(f"{name} must have shape {[request.rows, width]}, not {list(part.shape)}")
+    if not x.untyped_storage().nbytes() and x.numel():
+        raise DataError("the memory of x was freed: keep it until backward")
+
+
 def _call(request: Request) -> Any:
+    _check(request)
     cell, x = request.cell, request.x
     hidden, outputs = _widths(request)
     sizes = None if request.batch_sizes is None else _checked_sizes(request.batch_sizes, x)
