@@ -95,6 +95,8 @@ def evaluate(
     from recurra.runtime.model import load
 
     player = load(model)
+    _only("forecast", player, {"season": season})
+    _only("generate", player, {"train": train})
     if player.manifest["task"] == "generate":
         scores = player.evaluate(data, train=train)
     else:
@@ -125,6 +127,7 @@ def predict(
 
     ending_of(out)
     player = load(model)
+    _only("forecast", player, {"horizon": horizon})
     frame = player.predict(data, horizon, seed=seed) if _forecasts(player) else player.predict(data)
     write(frame, out)
     print(f"{len(frame)} rows -> {out}", file=sys.stderr)
@@ -154,6 +157,7 @@ def stream(
 
     player = load(model)
     if not _forecasts(player):
+        _only("forecast", player, {"state": state, "history": history})
         with _lines(source) as given:
             raise SystemExit(2 if player.lines(given, sys.stdout) else 0)
     if state is None:
@@ -181,6 +185,15 @@ def stream(
 
 def _forecasts(player: Any) -> bool:
     return player.manifest["task"] == "forecast"
+
+
+def _only(task: str, player: Any, options: dict[str, Any]) -> None:
+    """Raises RecipeError where an option for models of `task` is given with another."""
+    for name, value in options.items():
+        if value is not None and player.manifest["task"] != task:
+            raise RecipeError(
+                f"--{name} {value} is for models of '{task}', this one is of '{player.manifest['task']}': leave it out"
+            )
 
 
 def _lines(source: Path | None) -> Any:

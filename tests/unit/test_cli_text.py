@@ -169,3 +169,17 @@ def test_a_run_without_validation_and_a_text_of_one_line_train(tmp_path: Path) -
     assert ran.code == 0, ran.err
     assert not (tmp_path / "model" / "metrics.json").exists()
     assert command("generate", tmp_path / "model", "--tokens", "3").code == 0
+
+
+def test_options_of_another_task_are_refused(here: Path, tmp_path: Path) -> None:
+    """They were taken in silence, and a state that was asked for was never written."""
+    state, table = tmp_path / "live.state", tmp_path / "out.csv"
+    for ran in (
+        command("stream", here / "model", "--state", state),
+        command("predict", here / "model", here / "text.txt", "--out", table, "--horizon", 3),
+        command("evaluate", here / "model", here / "text.txt", "--season", 12),
+    ):
+        assert ran.code == 2
+        assert "is for models of 'forecast', this one is of 'generate'" in ran.err[0]
+    assert not state.exists()
+    assert not table.exists()

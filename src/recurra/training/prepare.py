@@ -11,10 +11,9 @@ from recurra.errors import DataError
 from recurra.tasks import Forecaster
 from recurra.training import prepare_tag, prepare_text
 from recurra.training.prepare_classify import classify
-from recurra.training.prepared import Prepared
+from recurra.training.prepared import MIN_STEPS, Prepared
 from recurra.training.recipe import Recipe
 
-MIN_STEPS = 50  # batches an epoch at least
 SCORED = 1000  # series at most that are scored after training
 
 

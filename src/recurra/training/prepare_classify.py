@@ -19,11 +19,10 @@ from recurra.modelfile import ModelFile
 from recurra.tasks.classify import Classifier, Classify
 from recurra.tasks.task import Core
 from recurra.textfile import Document
-from recurra.training.prepared import Prepared
+from recurra.training.prepared import MIN_STEPS, Prepared
 from recurra.training.recipe import Recipe
 
 FRAMES = 64  # of a numeric series that is read both ways: steps are put together until the longest has no more
-MIN_STEPS = 50  # batches an epoch at least
 
 
 def classify(recipe: Recipe) -> Prepared:

@@ -20,10 +20,8 @@ from recurra.errors import RecipeError
 from recurra.runtime.tag import FLOOR
 from recurra.tasks.tag import Tag, Tagger
 from recurra.textfile import Sentence
-from recurra.training.prepared import Prepared
+from recurra.training.prepared import MIN_STEPS, Prepared
 from recurra.training.recipe import Recipe
-
-MIN_STEPS = 50  # batches an epoch at least
 
 
 def tag(recipe: Recipe) -> Prepared:

@@ -11,10 +11,9 @@ from recurra.data.streams import Streams
 from recurra.runtime.generate import opening
 from recurra.runtime.surprise import Part
 from recurra.tasks import LanguageModel
-from recurra.training.prepared import Prepared
+from recurra.training.prepared import MIN_STEPS, Prepared
 from recurra.training.recipe import Recipe
 
-MIN_STEPS = 50  # batches an epoch at least: of a short text fewer streams run side by side
 SCORED = 200_000  # tokens at most that are scored after training
 LEARNT = 3_000_000  # tokens at most, the last ones, from which the floors learn
 
@@ -25,7 +24,9 @@ def generate(recipe: Recipe) -> Prepared:
     train, validation = data.parts()
     codec = data.fit(train)
     ids, characters = _encoded(codec, train)
-    rows = max(1, min(fit.batch_size, len(ids) // (fit.chunk * MIN_STEPS)))
+    rows = max(
+        1, min(fit.batch_size, len(ids) // (fit.chunk * MIN_STEPS))
+    )  # of a short text fewer streams side by side
     start = opening(codec)
     held_out, scored = None, None
     if validation is not None:

@@ -6,6 +6,8 @@ from typing import Any
 from recurra.data.batch import Batches
 from recurra.tasks.task import Task
 
+MIN_STEPS = 50  # batches an epoch at least: small data are gone through again
+
 
 @dataclass(frozen=True)
 class Prepared:
