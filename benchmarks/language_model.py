@@ -68,18 +68,17 @@ def recipes(run: str, folder: Path) -> dict[str, Any]:
         }
     return {
         "task": recurra.Generate(
-            embedding=300,
-            vary=True,
+            embedding=256,
             weight_drop=0.3,
             word_dropout=0.05,
-            input_dropout=0.3,
-            output_dropout=0.4,
+            input_dropout=0.25,
+            output_dropout=0.35,
             alpha=1.0,
             beta=1.0,
         ),
         "data": data,
-        "core": recurra.Core(hidden=600, layers=2, dropout=0.25),
-        "fit": {"epochs": 30, "batch_size": 20, "chunk": 35, "learning_rate": 3e-3, "weight_decay": 1e-2, "clip": 0.25},
+        "core": recurra.Core(hidden=512, layers=2, dropout=0.2),
+        "fit": {"epochs": 16, "batch_size": 20, "chunk": 35, "learning_rate": 3e-3, "weight_decay": 1e-2, "clip": 0.25},
     }
 
 
