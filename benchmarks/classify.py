@@ -175,8 +175,8 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     kept = (
-        json.loads(RESULTS.read_text())
-        if RESULTS.exists()
+        json.loads(options.results.read_text())
+        if options.results.exists()
         else {"command": "python benchmarks/classify.py", "rows": []}
     )
     for name in options.sets:

@@ -138,12 +138,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("/tmp/recurra-language-model"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     import torch
 
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    whole = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
+    whole = json.loads(options.results.read_text()) if options.results.exists() else {"rows": []}
     for name in options.runs:
         for seed in options.seeds:
             row = run(name, seed, options.out) | {
@@ -153,7 +154,7 @@ def main() -> None:
             }
             print(json.dumps(row), flush=True)
             whole["rows"] = [old for old in whole["rows"] if (old["run"], old["seed"]) != (name, seed)] + [row]
-            RESULTS.write_text(json.dumps(whole, indent=1) + "\n")
+            options.results.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 if __name__ == "__main__":
