@@ -1,9 +1,13 @@
 """What the documents and the demo show runs: the demo, README's Python, the tutorial, the recipe."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+import recurra
+from recurra.training.recipe import from_toml
 
 ROOT = Path(__file__).parents[2]
 
@@ -13,7 +17,9 @@ def blocks(page: str) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorials/forecast.md", "docs/tutorials/generate.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", *sorted(f"docs/tutorials/{p.name}" for p in ROOT.glob("docs/tutorials/*"))]
+)
 def test_python_of_the_documents_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = blocks(page)
     assert code
@@ -21,12 +27,14 @@ def test_python_of_the_documents_runs(page: str, tmp_path: Path, monkeypatch: py
     exec(compile(code, page, "exec"), {"__name__": "document"})
 
 
-def test_recipe_is_whole() -> None:
-    from recurra.training.recipe import from_toml
-
-    recipe = from_toml(ROOT / "recipes" / "forecast.toml")
-    assert recipe.name == "forecast"
-    assert Path(recipe.data.source).is_file()
+@pytest.mark.parametrize("task", ["forecast", "classify", "tag", "generate"])
+def test_recipe_trains(task: str, tmp_path: Path) -> None:
+    recipe = from_toml(ROOT / "recipes" / f"{task}.toml")
+    assert recipe.name == task
+    small = replace(recipe.core, hidden=4, layers=1), replace(recipe.fit, epochs=1, batch_size=64, chunk=200)
+    data = replace(recipe.data, pattern="config.py") if task == "generate" else recipe.data
+    model = recurra.train(recipe.task, data, core=small[0], fit=small[1], out=tmp_path / "model", progress=False)
+    assert model.manifest["task"] == task
 
 
 def test_paths_in_the_readme_exist() -> None:
