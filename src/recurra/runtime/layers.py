@@ -31,8 +31,8 @@ class Recurrent:
     `cell`: "lstm", "gru", "rnn" (or "rnn_tanh", the same) or "rnn_relu". `weights`: torch's names and shapes, weight_ih_l0 [G*H, I],
     weight_hh_l0 [G*H, H], bias_ih_l0 and bias_hh_l0 [G*H] (both may be absent), and so on for each of the `layers`.
 
-    It plays the plain cells, in eval mode: LayerNorm, peepholes, coupled gates and projections change the equations, and are refused by the names
-    of their weights. Zoneout can't be seen in the weights: it is refused where a model is exported, not here.
+    It plays the plain cells, in eval mode: LayerNorm, peepholes and projections change the equations, and are refused by the names
+    of their weights. Zoneout and coupled gates can't be seen in the weights: whoever exports a model must refuse them.
 
     Raises UnsupportedError for an unknown cell, ModelFileError where a weight is missing, has the wrong shape, or is none of these.
     """
