@@ -188,8 +188,8 @@ class RNN(Recurrent):
         `reset` [B, T]: zeroes the state BEFORE step t, as if a new sequence began there, in both directions.
         `states`: also every state, a third element: for each layer the cell's State, each field [T, B, D * H] (laid out as output).
         A PackedSequence gives one, as torch's; it has neither lengths nor reset nor states.
-        The output may be changed in place before backward, which then computes it again; not through `.data` or numpy, nor under
-        saved-tensor hooks that keep the tensor itself (save_on_cpu on a CPU): torch does not see those.
+        The output may be changed in place before backward, which then computes it again; not through `.data` or numpy, which torch
+        does not see. What a compiled graph gives out may be changed within the graph only: torch raises its error after it.
         Raises DataError for wrong lengths or reset; torch's errors for the rest.
         """
         output, (h,), *every = run_layers(self, input, None if hx is None else (hx,), lengths, reset, states)
