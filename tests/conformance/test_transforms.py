@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, export
 
 from recurra import nn
@@ -243,6 +244,17 @@ def test_many_gradients_at_once(row):
     for k, vector in enumerate(vectors):
         one = torch.autograd.grad(output, inputs, vector, retain_graph=True)
         assert all(error(a[k], b) <= DROP_IN for a, b in zip(many, one, strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"lengths": [6, 1, 0], "states": True}], ids=["plain", "ragged"])
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_shapes_without_numbers(row, options):
+    with FakeTensorMode():
+        layer, x = row.ours(5, 7, 2, bidirectional=True, **row.options), torch.empty(6, 3, 5, requires_grad=True)
+        output = layer(x, **options)[0]
+        output.sum().backward()
+    assert output.shape == (6, 3, 14)
+    assert [each.grad.shape for each in (x, *layer.parameters())] == [each.shape for each in (x, *layer.parameters())]
 
 
 class Model(torch.nn.Module):

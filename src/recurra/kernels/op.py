@@ -85,8 +85,14 @@ def _(*flat: Any) -> tuple[Tensor, ...]:
     lstm = len(state) > 1
     c = x.new_empty(state[1].shape if lstm else 0)
     cells = x.new_empty((*time, c.shape[-1]) if lstm and request.states else 0)
-    saved = x.new_empty(torch.library.get_ctx().new_dynamic_size() if keep else 0)
+    saved = x.new_empty(_saved_size() if keep else 0)
     return x.new_empty(*time, state[0].shape[1]), x.new_empty(state[0].shape), c, cells, saved
+
+
+def _saved_size() -> Any:
+    """A size that a graph does not know; 0 where none is recorded (FakeTensorMode alone), which has no name for it."""
+    context = torch.library.get_ctx()
+    return 0 if context._shape_env is None else context.new_dynamic_size()
 
 
 @torch.library.custom_op(
