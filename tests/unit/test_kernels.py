@@ -113,6 +113,20 @@ def test_trace_is_the_gates_by_name(row):
     assert torch.equal(run.states.h, run.outputs)
 
 
+@pytest.mark.parametrize("row", **by([row for row in KERNEL_ROWS if row.states]))
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+def test_outputs_state_and_states_share_no_memory(row, training):
+    cell, x, state = setting(steps=1)
+    with torch.set_grad_enabled(training):
+        run = scan(cell, x, state, states=True, kernel=row.name)
+    values = [run.outputs, *run.state, *run.states]
+    assert len({value.untyped_storage().data_ptr() for value in values}) == len(values)
+    if training:
+        want = torch.autograd.grad(run.states.h.sum(), cell.weight_ih, retain_graph=True)[0]
+        run.outputs.zero_()
+        assert torch.equal(torch.autograd.grad(run.states.h.sum(), cell.weight_ih)[0], want)
+
+
 @needs_core
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read as Linux tells it")
 def test_the_memory_of_a_training_can_be_released():

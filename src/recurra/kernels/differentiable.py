@@ -46,7 +46,9 @@ def _shared(request: Request) -> list[Tensor]:
 
 def _scan(request: Request, outputs: Tensor, state: Any, cells: Tensor | None) -> Scan:
     State = request.cell.State
-    states = None if not request.states else State(outputs) if cells is None else State(outputs, cells)
+    states = None
+    if request.states:  # of their own memory, as the loop's
+        states = State(outputs.clone()) if cells is None else State(outputs.clone(), cells)
     return Scan(outputs, State(*state), states, None, NAME, "")
 
 

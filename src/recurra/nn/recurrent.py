@@ -186,7 +186,8 @@ class RNN(Recurrent):
 
         `lengths` [B]: steps from there on give 0 and leave the state alone; the backward direction starts at a row's own last step.
         `reset` [B, T]: zeroes the state BEFORE step t, as if a new sequence began there, in both directions.
-        `states`: also every state, a third element: for each layer the cell's State, each field [T, B, D * H] (laid out as output).
+        `states`: also every state, a third element: for each layer the cell's State, each field [T, B, D * H] (laid out as output,
+        and no view of it: to change one in place leaves the other).
         A PackedSequence gives one, as torch's; it has neither lengths nor reset nor states.
         The output may be changed in place before backward, which then computes it again; not through `.data` or numpy, which torch
         does not see. What a compiled graph gives out may be changed within the graph only: torch raises its error after it.
