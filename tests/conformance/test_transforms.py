@@ -102,6 +102,29 @@ def test_one_graph_for_every_time_and_batch():
     assert [n for graph in graphs if (n := scans(graph))] == [2]
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf"
+)  # torch's, wherever a graph breaks
+@pytest.mark.parametrize("mixed", [False, True], ids=["bfloat16", "autocast"])
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_compiled_in_half_precision(row, mixed):
+    """Torch's own op, which can't be in a graph if it is an LSTM's: the graph breaks there, as at torch.nn.LSTM."""
+    dtype = torch.float32 if mixed else torch.bfloat16
+    layer, x = row.ours(5, 7, 2, **row.options, dtype=dtype), torch.randn(6, 3, 5, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        got, want = torch.compile(layer, backend="aot_eager")(x)[0], layer(x)[0]
+    pairs = [torch.autograd.grad(y.float().square().sum(), list(layer.parameters())) for y in (got, want)]
+    assert all(error(a.float(), b.float()) <= 0.05 for a, b in [(got, want), *zip(*pairs, strict=True)])
+
+
+def test_one_graph_in_half_precision_is_the_loops():
+    layer, x = nn.LSTM(5, 7, dtype=torch.bfloat16), torch.randn(6, 3, 5, dtype=torch.bfloat16)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="kernel 'aten': torch can't compile its LSTM on a CPU"):
+        torch.compile(layer, backend="aot_eager", fullgraph=True)(x)
+    layer.kernel = "loop"
+    assert error(torch.compile(layer, backend="aot_eager", fullgraph=True)(x)[0].float(), layer(x)[0].float()) <= 0.05
+
+
 @pytest.mark.slow
 def test_compiled_by_inductor():
     layer = nn.LSTM(5, 7, 2, bidirectional=True, **REGULARISED)
