@@ -323,6 +323,20 @@ def test_the_older_onnx_exporter_finds_an_lstm():
     assert sum(node.op_type == "LSTM" for node in nodes) == 4
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Converting a tensor:torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:Exporting a model to ONNX with a batch_size other than 1")
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_older_onnx_exporter_is_told_of_the_ways_out_for_a_layer_by_itself(kind):
+    pytest.importorskip("onnx")
+    layer, x = kind(4, 8), torch.randn(5, 3, 4)
+    with pytest.raises(
+        UnsupportedError, match=r"export a module around it, or recurra.nn.convert\(layer, back=True\)$"
+    ):
+        torch.onnx.export(layer, (x,), io.BytesIO(), dynamo=False)
+    torch.onnx.export(Model(layer), (x,), io.BytesIO(), dynamo=False)
+    torch.onnx.export(nn.convert(layer, back=True), (x,), io.BytesIO(), dynamo=False)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_what_scripts_and_symbols_is_refused_with_the_ways_out(kind):

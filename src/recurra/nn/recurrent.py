@@ -13,7 +13,8 @@ Same constructor, parameter names, initial weights from the same seed, shapes, e
 
 They are kin of torch.nn.RNNBase but not of torch.nn.LSTM, RNN and GRU: torch.compile breaks its graph at those. `recurra.nn.convert`
 swaps them in a model, both ways. torch.compile, torch.export and torch.func take them; torch.jit.trace (and so the ONNX exporter with
-dynamo=False) without lengths, resets and options; torch.jit.script, torch.fx and the ONNX exporter with dynamo=True don't.
+dynamo=False, of a module around the layer) without lengths, resets and options; torch.jit.script, torch.fx and the ONNX exporter with
+dynamo=True don't.
 """
 
 import math
@@ -125,6 +126,15 @@ class Recurrent(torch.nn.RNNBase):
             "torch.jit.script can't compile recurra's layers: use torch.export or torch.compile, "
             "or recurra.nn.convert(model, back=True) before it"
         )
+
+    def _slow_forward(self, *input: Any, **kwargs: Any) -> Any:
+        """What torch.jit.trace calls for `forward`, and the ONNX exporter with dynamo=False with every default, by position."""
+        if len(input) > 2:
+            raise UnsupportedError(
+                "torch.onnx.export with dynamo=False can't call a layer that has lengths=, reset= and states= by itself: "
+                "export a module around it, or recurra.nn.convert(layer, back=True)"
+            )
+        return super()._slow_forward(*input, **kwargs)
 
     def extra_repr(self) -> str:
         """torch's, and our options where set."""
