@@ -87,7 +87,7 @@ def test_a_kernel_that_can_not_names_those_that_can():
         UnsupportedError, match=r"'aten' can't run this: torch's ops have no lengths; kernel= cpu, loop or auto"
     ):
         scan(cell, x, state, lengths=torch.tensor([1, 2, 3]), kernel="aten")
-    with pytest.raises(RecipeError, match="kernel 'gpu' is unknown; known: auto, cpu, aten .*cuDNN on a GPU"):
+    with pytest.raises(RecipeError, match=r"kernel 'gpu' is unknown; known: auto, cpu, aten .*cuDNN on a GPU"):
         scan(cell, x, state, kernel="gpu")
     with pytest.raises(RecipeError, match="kernel None is unknown"):
         scan(cell, x, state, kernel=None)
