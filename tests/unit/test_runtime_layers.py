@@ -79,7 +79,7 @@ def test_a_weight_that_would_not_be_played_is_refused(further, name, way):
 
 
 def test_a_bidirectional_stack_refuses_a_weight_that_would_not_be_played():
-    with pytest.raises(ModelFileError, match="no place for the weight bias_hh_l1 .*layers=2"):
+    with pytest.raises(ModelFileError, match=r"no place for the weight bias_hh_l1 .*layers=2"):
         layers.Bidirectional("lstm", LSTM | REVERSE | SECOND, layers=1)
     with pytest.raises(ModelFileError, match="no place for the weight gain_hh_l0"):
         layers.Bidirectional("lstm", LSTM | REVERSE | {"gain_hh_l0": np.ones(28)}, layers=1)
