@@ -70,7 +70,7 @@ def describe(path: str | os.PathLike[str], model: Any) -> dict[str, Any]:
         "layers": core["layers"],
         "hidden": core["hidden"],
         "parameters": training.get("parameters"),
-        "trained on": {k: v for k, v in training.items() if k != "parameters"},
+        "trained on": {k: v for k, v in training.items() if k not in ("parameters", "history")},
         "format": manifest["format"],
         "library": manifest["library"],
         "created": manifest["created"],
@@ -119,7 +119,7 @@ def write_score_report(
     """Write one HTML file about the model of a text task in `folder`: its scores beside the floors, what lies behind them,
     its facts. It opens offline; it appears whole or not at all.
     """
-    _write(Path(path), scorepage.render(model.manifest["task"], describe(folder, model), scored))
+    _write(Path(path), scorepage.render(model.manifest, describe(folder, model), scored))
 
 
 def _write(path: Path, text: str) -> None:

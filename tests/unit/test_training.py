@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy import stats
 
 import forecasters
 from forecasters import OUTPUTS, Kind, same
-from recurra import Core, Fit, Forecast, Series, load, modelfile, table, train
+from recurra import Core, Fit, Forecast, Series, curve, load, modelfile, table, train
 from recurra.data.series import Chunks
 from recurra.errors import DataError, ModelFileError, RecipeError
 from recurra.runtime.live import Live
@@ -398,7 +399,35 @@ def test_kill_and_resume(frame, tmp_path):
     assert time.monotonic() - started < 60
     train(TASK, Series(source), core=core, fit=LONG, out=tmp_path / "calm", progress=False)
     assert equal(weights(out), weights(tmp_path / "calm"))
+    resumed, calm = (
+        [{k: v for k, v in row.items() if k != "seconds"} for row in load(path).manifest["training"]["history"]]
+        for path in (out, tmp_path / "calm")
+    )
+    assert resumed == calm
+    assert [row["epoch"] for row in resumed] == [1, 2, 3, 4]
     assert not last.exists()
+
+
+@pytest.mark.parametrize("validation", [None, 0])
+def test_the_model_keeps_the_history_of_its_training(frame, tmp_path, capfd, validation):
+    """And with progress=False nothing is printed; nor does the history decide what the model's states are bound to."""
+    fit = Fit(epochs=3, batch_size=4, schedule="divide 4 after 2")
+    model = train(TASK, Series(frame, validation=validation), core=TINY, fit=fit, out=tmp_path / "m", progress=False)
+    assert capfd.readouterr() == ("", "")
+    history = model.manifest["training"]["history"]
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert [row["learning_rate"] for row in history] == [4e-3, 4e-3, 1e-3]
+    assert all(row["seconds"] > 0 for row in history)
+    assert history[0]["loss"] > history[-1]["loss"] > 0
+    for name in ("validation_loss", "validation_error"):
+        assert all((row[name] is None) == (validation == 0) for row in history), name
+    file = modelfile.read(tmp_path / "m")
+    other = {key: file.manifest[key] for key in ("task", "codec", "layers", "config", "data")}
+    assert modelfile.write(tmp_path / "other", other, file.weights).digest == file.digest
+    page = curve.section(model.manifest)
+    ET.fromstring(page[page.index("<svg") : page.index("<p class")])
+    assert page.count("<circle") == 3 * (1 + (validation is None))
+    assert curve.section(other) == "", "a model of before there was a history"
 
 
 def test_nothing_to_resume(frame, tmp_path):

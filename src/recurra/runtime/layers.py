@@ -67,7 +67,8 @@ class Recurrent:
             for name, array in zip(want, (ih, hh), strict=True):
                 if array.shape != want[name]:
                     raise ModelFileError(f"{name} of this {cell} must have shape {want[name]}, not {array.shape}")
-            self._weights.append((ih, hh, *(bias(weights, f"bias_{of}_l{k}", len(ih)) for of in ("ih", "hh"))))
+            of_x, of_h = (bias(weights, f"bias_{of}_l{k}", len(ih)) for of in ("ih", "hh"))
+            self._weights.append((ih, hh, of_x, of_h))
             self._stack.add(*self._weights[-1])
             width = hidden
         refuse_further(weights, [f"{part}_l{k}" for part in PARTS for k in range(layers)], layers)

@@ -1,5 +1,7 @@
 """The one LightningModule: the only place that divides a loss, logs and steps."""
 
+import math
+import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,6 +25,9 @@ class Training(pl.LightningModule):
         self.task, self.fit, self.train_batches, self.validation_batches = task, fit, train, validation
         self._state: CoreState | None = None
         self._totals = torch.zeros(4, dtype=torch.float64)
+        self.history: list[dict[str, float | None]] = []
+        """A row an epoch: epoch (from 1), the mean loss in training, that of validation and its error (None where there is none, or it
+        is not finite), the highest learning rate of the last step, and the seconds that training and validation took."""
 
     def _output(self, batch: Batch) -> Any:
         output, state = self.task(batch, None if batch.fresh else self._state)
@@ -35,6 +40,7 @@ class Training(pl.LightningModule):
         total, count = self.task.loss(self._output(batch), batch)
         loss = total / count.clamp(min=1.0)
         self.log("loss", loss, prog_bar=True, batch_size=1)
+        self._learnt += torch.stack([total.detach(), count.detach()])
         return loss
 
     def validation_step(self, batch: Batch) -> None:
@@ -43,6 +49,7 @@ class Training(pl.LightningModule):
         self._totals += torch.tensor([float(part) for part in found], dtype=torch.float64)
 
     def on_train_epoch_start(self) -> None:
+        self._learnt, self._started = torch.zeros(2, device=self.device, dtype=torch.float64), time.monotonic()
         self.task.begin(self.current_epoch)
         if self.fit.schedule.startswith("divide"):
             for group in self._optimiser().param_groups:
@@ -55,8 +62,33 @@ class Training(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._state = self._kept
         totals = self.trainer.strategy.reduce(self._totals.to(self.device), reduce_op="sum").tolist()
-        self.log("validation_loss", float(totals[0] / max(totals[1], 1.0)), prog_bar=True)
-        self.log("validation_error", float(totals[2] / max(totals[3], 1.0)))
+        loss, error = (float(totals[k] / max(totals[k + 1], 1.0)) for k in (0, 2))
+        self.log("validation_loss", loss, prog_bar=True)
+        self.log("validation_error", error)
+        self._enter(loss, error)  # now, since the checkpoint of the epoch is saved after validation
+
+    def on_train_epoch_end(self) -> None:
+        if self.validation_batches is None:
+            self._enter(None, None)
+
+    def _enter(self, loss: float | None, error: float | None) -> None:
+        """The epoch's row in the history."""
+        total, count = self.trainer.strategy.reduce(self._learnt, reduce_op="sum").tolist()
+        row = {
+            "epoch": self.current_epoch + 1,
+            "loss": total / max(count, 1.0),
+            "validation_loss": loss,
+            "validation_error": error,
+            "learning_rate": self._rate,
+            "seconds": round(time.monotonic() - self._started, 2),
+        }
+        self.history.append({k: v if v is None or math.isfinite(v) else None for k, v in row.items()})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = list(checkpoint.get("history", []))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
@@ -67,6 +99,10 @@ class Training(pl.LightningModule):
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         return [] if self.validation_batches is None else DataLoader(self.validation_batches, batch_size=None)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        self._rate = max(group["lr"] for group in optimizer.param_groups)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def _optimiser(self) -> torch.optim.Optimizer:
         return self.trainer.optimizers[0]
