@@ -17,8 +17,9 @@ from scipy import stats
 
 import forecasters
 from forecasters import OUTPUTS, Kind, same
-from recurra import Core, Fit, Forecast, Series, curve, load, modelfile, table, train
+from recurra import Core, Fit, Forecast, Generate, Series, Text, curve, load, modelfile, table, train
 from recurra.data.series import Chunks
+from recurra.data.streams import Streams
 from recurra.errors import DataError, ModelFileError, RecipeError
 from recurra.runtime.live import Live
 from recurra.tasks.forecast import FAR
@@ -406,6 +407,40 @@ def test_kill_and_resume(frame, tmp_path):
     assert resumed == calm
     assert [row["epoch"] for row in resumed] == [1, 2, 3, 4]
     assert not last.exists()
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cycle", "plateau", "divide 2 after 1"])
+def test_a_chunk_of_random_length_scales_its_learning_rate(tmp_path, monkeypatch, schedule):
+    """Each step is taken at the schedule's rate times the batch's scale; the schedule itself, and the history, see none of it."""
+    (tmp_path / "text.txt").write_text("so it is and so it was\n" * 200)
+    fit = Fit(epochs=3, batch_size=4, chunk=20, optimiser="sgd", schedule=schedule, learning_rate=0.5)
+    whole = Streams.__iter__
+
+    def trained(scaled):
+        rates, scales = [], []
+
+        def watched(self, closure=None):  # and nothing learnt, so that plateau sees the same losses in both runs
+            closure()
+            rates.append(self.param_groups[0]["lr"])
+
+        def batches(self):
+            for batch in whole(self):
+                if self.vary:
+                    scales.append(batch.scale)
+                yield batch if scaled else replace(batch, scale=1.0)
+
+        monkeypatch.setattr(torch.optim.SGD, "step", watched)
+        monkeypatch.setattr(Streams, "__iter__", batches)
+        out = tmp_path / str(scaled)
+        model = train(Generate(vary=True), Text(tmp_path / "text.txt"), core=TINY, fit=fit, out=out, progress=False)
+        return rates, scales, [row["learning_rate"] for row in model.manifest["training"]["history"]]
+
+    planned, scales, epochs = trained(scaled=False)
+    rates, *same = trained(scaled=True)
+    assert same == [scales, epochs]
+    assert len(set(scales)) > 5
+    assert len(set(planned)) > 1 or schedule == "constant"
+    assert rates == [rate * scale for rate, scale in zip(planned, scales[: len(planned)], strict=True)]
 
 
 @pytest.mark.parametrize("validation", [None, 0])

@@ -25,6 +25,7 @@ class Training(pl.LightningModule):
         self.task, self.fit, self.train_batches, self.validation_batches = task, fit, train, validation
         self._state: CoreState | None = None
         self._totals = torch.zeros(4, dtype=torch.float64)
+        self._scale = 1.0
         self.history: list[dict[str, float | None]] = []
         """A row an epoch: epoch (from 1), the mean loss in training, that of validation and its error (None where there is none, or it
         is not finite), the highest learning rate of the last step, and the seconds that training and validation took."""
@@ -47,6 +48,9 @@ class Training(pl.LightningModule):
         output = self._output(batch)
         found = [*self.task.loss(output, batch), *self.task.error(output, batch)]
         self._totals += torch.tensor([float(part) for part in found], dtype=torch.float64)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self._scale = batch.scale
 
     def on_train_epoch_start(self) -> None:
         self._learnt, self._started = torch.zeros(2, device=self.device, dtype=torch.float64), time.monotonic()
@@ -101,8 +105,14 @@ class Training(pl.LightningModule):
         return [] if self.validation_batches is None else DataLoader(self.validation_batches, batch_size=None)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        self._rate = max(group["lr"] for group in optimizer.param_groups)
+        groups = optimizer.param_groups
+        planned = [group["lr"] for group in groups]
+        self._rate = max(planned)
+        for group in groups:
+            group["lr"] *= self._scale
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        for group, rate_planned in zip(groups, planned, strict=True):  # what the schedule and a checkpoint must hold
+            group["lr"] = rate_planned
 
     def _optimiser(self) -> torch.optim.Optimizer:
         return self.trainer.optimizers[0]
