@@ -23,6 +23,7 @@ from recurra.data.streams import Streams
 from recurra.errors import DataError, ModelFileError, RecipeError
 from recurra.runtime.live import Live
 from recurra.tasks.forecast import FAR
+from recurra.training.lightning import Training
 from recurra.training.prepare import PREPARE
 from recurra.training.recipe import Recipe, complete
 
@@ -407,6 +408,33 @@ def test_kill_and_resume(frame, tmp_path):
     assert resumed == calm
     assert [row["epoch"] for row in resumed] == [1, 2, 3, 4]
     assert not last.exists()
+
+
+def test_a_resumed_run_has_the_rates_of_the_plateaus_before(tmp_path, monkeypatch):
+    """The checkpoint of an epoch holds what the schedule made of its validation loss."""
+    (tmp_path / "text.txt").write_text("so it is and so it was\n" * 200)
+    fit = Fit(epochs=6, batch_size=4, chunk=20, optimiser="sgd", schedule="plateau", learning_rate=30.0)
+
+    def trained(name, resume=False):
+        out = tmp_path / name
+        train(
+            Generate(vary=True), Text(tmp_path / "text.txt"), core=TINY, fit=fit, out=out, resume=resume, progress=False
+        )
+        return [row["learning_rate"] for row in load(out).manifest["training"]["history"]]
+
+    def interrupted(self, batch, index):
+        if self.current_epoch == 3 and index == 3:
+            raise KeyboardInterrupt
+        start(self, batch, index)
+
+    calm, start = trained("calm"), Training.on_train_batch_start
+    assert len(set(calm)) > 2
+    monkeypatch.setattr(Training, "on_train_batch_start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained("model")
+    monkeypatch.undo()
+    assert trained("model", resume=True) == calm
+    assert equal(weights(tmp_path / "model"), weights(tmp_path / "calm"))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cycle", "plateau", "divide 2 after 1"])

@@ -2,12 +2,13 @@
 
 import math
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from recurra.data.batch import Batch, Batches
@@ -69,7 +70,14 @@ class Training(pl.LightningModule):
         loss, error = (float(totals[k] / max(totals[k + 1], 1.0)) for k in (0, 2))
         self.log("validation_loss", loss, prog_bar=True)
         self.log("validation_error", error)
-        self._enter(loss, error)  # now, since the checkpoint of the epoch is saved after validation
+        # both now, since the checkpoint of the epoch is saved after validation
+        self._enter(loss, error)
+        if self.fit.schedule == "plateau":
+            cast(ReduceLROnPlateau, self.lr_schedulers()).step(loss)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):  # which lightning would step too late
+            scheduler.step()
 
     def on_train_epoch_end(self) -> None:
         if self.validation_batches is None:
@@ -138,7 +146,7 @@ class Training(pl.LightningModule):
             cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, highest, total_steps=steps + 1, pct_start=0.1)
             return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
         if fit.schedule == "plateau" and self.validation_batches is not None:
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.25, patience=0)
+            plateau = ReduceLROnPlateau(optimiser, factor=0.25, patience=0)
             return {
                 "optimizer": optimiser,
                 "lr_scheduler": {"scheduler": plateau, "interval": "epoch", "monitor": "validation_loss"},
