@@ -250,6 +250,13 @@ def test_chunks_of_random_length_are_seeded():
     assert many.min() >= 5
 
 
+def test_a_chunk_of_random_length_scales_its_learning_rate():
+    ids = np.arange(20_000, dtype=np.int32)
+    varied = list(Streams(ids, batch_size=4, chunk=70, vary=True, seed=3))
+    assert [batch.scale for batch in varied] == [batch.values.shape[1] / 70 for batch in varied]
+    assert {batch.scale for batch in Streams(ids, batch_size=4, chunk=70)} == {1.0}
+
+
 def test_processes_share_the_streams(monkeypatch):
     ids = np.random.default_rng(0).integers(2, 99, 103).astype(np.int32)
     seen = []

@@ -12,6 +12,7 @@ from recurra.runtime.classify import ClassifyModel
 from recurra.runtime.forecast import ForecastModel
 from recurra.runtime.generate import GenerateModel
 from recurra.runtime.tag import TagModel
+from recurra.runtime.weights import Weights
 
 PLAYERS: dict[str, Any] = {
     "forecast": ForecastModel,
@@ -39,7 +40,13 @@ def make(
     digest: str,
     files: Mapping[str, str],
 ) -> Any:
-    """A model from the parts of a model file; files: its further JSON files, e.g. tokenizer.json. Raises ModelFileError."""
+    """A model from the parts of a model file; files: its further JSON files, e.g. tokenizer.json.
+
+    Raises ModelFileError, also where a layer has no weights, or a weight is read by no layer.
+    """
     if task not in PLAYERS:
         raise ModelFileError(f"this recurra can't play the task '{task}': {nearest(task, PLAYERS)}")
-    return PLAYERS[task](manifest, weights, digest, files)
+    arrays = Weights(weights)
+    model = PLAYERS[task](manifest, arrays, digest, files)
+    arrays.check(task, manifest["layers"])
+    return model
