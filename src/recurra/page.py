@@ -168,14 +168,6 @@ def table_html(titles: list[str], rows: list[list[str]]) -> str:
     return f"<table><tr>{''.join(f'<th>{escape(title)}</th>' for title in titles)}</tr>{body}</table>"
 
 
-def history_html(history: list[dict[str, float]] | None) -> str:
-    """The epochs of a training run as a table; nothing where they were not kept."""
-    if not history:
-        return ""
-    rows = [[f"{value:.4g}" for value in epoch.values()] for epoch in history]
-    return f"<h2>Training, epoch by epoch</h2>{table_html(list(history[0]), rows)}"
-
-
 def _calibration_html(levels: tuple[float, ...], below: np.ndarray) -> str:
     rows = [[f"{q:g}", f"{share:.3f}"] for q, share in zip(levels, below.tolist(), strict=True)]
     return table_html(["quantile", "share below"], rows)

@@ -79,7 +79,6 @@ def describe(path: str | os.PathLike[str], model: Any) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in Path(path).iterdir() if file.is_file()),
         "state bytes": model.start().nbytes if model.streams else None,
         "scores": _stored(path),
-        "history": training.get("history"),
     }
 
 

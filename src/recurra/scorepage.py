@@ -24,7 +24,7 @@ def render(manifest: Mapping[str, Any], facts: dict[str, Any], scored: Scored) -
         columns = list(dict.fromkeys(key for row in table.values() for key in row))
         cells = [[name, *(f"{row[key]:.4g}" if key in row else "-" for key in columns)] for name, row in table.items()]
         sections += [f"<h2>{escape(title.capitalize())}</h2>", table_html(["", *columns], cells)]
-    shown = {k: v for k, v in facts.items() if k not in ("scores", "history") and v not in (None, [], {}, "")}
+    shown = {key: value for key, value in facts.items() if key != "scores" and value not in (None, [], {}, "")}
     lines = "".join(f"<tr><td>{escape(key)}</td><td>{escape(_words(value))}</td></tr>" for key, value in shown.items())
     sections += [curve.section(manifest), "<h2>The model</h2>", f'<table class="facts">{lines}</table>']
     return (

@@ -497,24 +497,3 @@ def test_nothing_to_resume(frame, tmp_path):
     with pytest.raises(RecipeError, match="nothing to resume"):
         train(TASK, Series(frame), core=TINY, fit=ONE, out=tmp_path / "model", resume=True, progress=False)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_history_of_a_run_is_kept(frame, tmp_path):
-    model = train(
-        TASK, Series(frame), core=Core(hidden=8), fit=replace(LONG, epochs=3), out=tmp_path / "m", progress=False
-    )
-    history = model.manifest["training"]["history"]
-    assert [row["epoch"] for row in history] == [1, 2, 3]
-    assert history[2]["learning rate"] < history[0]["learning rate"]
-    assert all(math.isfinite(row[name]) for row in history for name in ("loss", "validation loss", "validation error"))
-    kept = train(
-        TASK,
-        Series(frame, validation=0),
-        core=Core(hidden=8),
-        fit=replace(LONG, epochs=2),
-        out=tmp_path / "n",
-        progress=False,
-    )
-    assert [sorted(row) for row in kept.manifest["training"]["history"]] == [
-        ["epoch", "learning rate", "loss", "seconds"]
-    ] * 2

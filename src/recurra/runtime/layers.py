@@ -153,9 +153,6 @@ class Bidirectional:
         self.cell = cell
         self.layers = layers
         self._pairs: list[tuple[Recurrent, Recurrent]] = []
-        if not _whole(layers) or layers < 1:
-            raise ModelFileError(f"a stack has layers, a whole number from 1 on, not {layers!r}")
-        _refuse_others(weights, [f"_l{k}{back}" for k in range(layers) for back in ("", "_reverse")])
         for k in range(layers):
             ahead = {name[: -len(f"{k}")] + "0": value for name, value in weights.items() if name.endswith(f"_l{k}")}
             end = f"_l{k}_reverse"

@@ -19,11 +19,7 @@ NON_MONOTONE = 5  # epochs that the validation loss is compared with, before wei
 
 
 class Training(pl.LightningModule):
-    """Trains any task: carries its state from batch to batch and cuts the gradient between them.
-
-    history: of each epoch its number, the mean loss in training, the learning rate at its end, its seconds, and, where there is a
-    validation part, its loss and error.
-    """
+    """Trains any task: carries its state from batch to batch and cuts the gradient between them."""
 
     def __init__(self, task: Task, fit: Fit, train: Batches, validation: Batches | None) -> None:
         super().__init__()
@@ -48,17 +44,6 @@ class Training(pl.LightningModule):
         self.log("loss", loss, prog_bar=True, batch_size=1)
         self._learnt += torch.stack([total.detach(), count.detach()])
         return loss
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        self._share = batch.share
-
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        rates = [group["lr"] for group in optimizer.param_groups]
-        for group in optimizer.param_groups:
-            group["lr"] *= self._share
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        for group, lr in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = lr
 
     def validation_step(self, batch: Batch) -> None:
         output = self._output(batch)
