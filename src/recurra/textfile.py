@@ -7,7 +7,7 @@ import codecs
 import io
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ def documents(
     label_until: str | None = None,
     encoding: str = "utf-8",
     labelled: bool = True,
+    known: Collection[str] = (),
 ) -> Iterator[Document]:
     """The documents of a table: a CSV, TSV, Parquet or JSON Lines file (UTF-8), or a frame of pandas, Polars or pyarrow.
 
@@ -118,7 +119,8 @@ def documents(
     lists, one a channel; missing steps at its end are left out.  labelled: False: labels are not read and need not be there.
 
     A .tsv file that begins with a number is of the UCR archive: a label and the steps a line, no header. A file of any other
-    ending is plain text in `encoding`, a document a line: its first word is the label, where labels are read.
+    ending is plain text in `encoding`, a document a line: its first word is the label, where labels are read. Where they are not, a file of
+    which every line begins with one of the labels `known` has them all the same, and they are left out of the texts.
     Raises DataError: no such file or column, a row without text or label, a series without a number.
     """
     if isinstance(source, (str, os.PathLike)):
@@ -130,7 +132,8 @@ def documents(
             yield from _ucr(path, label_until, labelled)
             return
         if ending not in (".csv", ".tsv", ".jsonl", ".parquet"):
-            yield from _plain(path, encoding, label_until, labelled and label is not None)
+            named = labelled or (bool(known) and _named(path, encoding, label_until, known))
+            yield from _plain(path, encoding, label_until, named and label is not None)
             return
     yield from from_table(
         source,
@@ -158,6 +161,12 @@ def _plain(path: Path, encoding: str, until: str | None, labelled: bool) -> Iter
         yield Document(text[0].rstrip(), None, (name.split(until)[0] if until else name,))
     if not found:
         raise DataError(f"{path} holds blank lines alone: write a label and a text on a line")
+
+
+def _named(path: Path, encoding: str, until: str | None, known: Collection[str]) -> bool:
+    """Whether every line begins with a label."""
+    names = (line.split(maxsplit=1)[0] for line in lines(path, encoding) if line.strip())
+    return all((name.split(until)[0] if until else name) in known for name in names)
 
 
 def _is_ucr(path: Path) -> bool:

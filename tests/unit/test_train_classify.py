@@ -6,12 +6,15 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import recurra
-from recurra import modelfile
+from recurra import Classify, Documents, Fit, modelfile
+from recurra.data.batch import Batch
 from recurra.errors import DataError, ModelFileError, RecipeError
 from recurra.report import describe
 from recurra.runtime.model import load
+from recurra.tasks.classify import Classifier
 from recurra.tasks.generate import Generate, LanguageModel
 from recurra.tasks.task import Core
 
@@ -209,3 +212,78 @@ def test_a_model_folder_that_was_mended_by_hand_is_refused(tmp_path):
     with pytest.raises(ModelFileError, match="must map 32 values to 2 labels"):
         type(model)(file.manifest, wrong, "", texts)
     assert load(tmp_path / "model", "classify").digest == model.digest
+
+
+def test_few_documents_don_t_make_sure_of_themselves(tmp_path):
+    """Ten held-out documents, all of them right: the temperature stays near 1 (it ran to the edge of what was tried)."""
+    torch.manual_seed(0)
+    task = Classifier(Classify(), Core(hidden=4, layers=1, dropout=0.0), classes=2, channels=1)
+    task.forward = lambda batch, state=None: (batch.values[:, 0], ())  # type: ignore[method-assign]
+
+    def batch(n):
+        targets = torch.arange(n) % 2
+        logits = torch.nn.functional.one_hot(targets, 2).float() * 2.0
+        return Batch(logits[:, None], torch.ones(n, dtype=torch.long), targets, torch.ones(n))
+
+    task.calibrate([batch(10)])
+    assert 0.4 < float(task.temperature) < 1.0
+    task.calibrate([batch(5000)])
+    assert float(task.temperature) < 0.35, "many documents are believed"
+
+
+def test_a_short_document_beside_a_long_one_learns_as_alone():
+    torch.manual_seed(0)
+    task = Classifier(
+        Classify(direction="forward", embedding=4),
+        Core(hidden=5, layers=1, dropout=0.0),
+        classes=2,
+        vocabulary=9,
+        chunk=5,
+    )
+    task.eval()
+    ids = torch.randint(2, 9, (2, 60))
+
+    def gradient(rows, lengths, which):
+        task.zero_grad()
+        found, _ = task(
+            Batch(ids[rows, : max(lengths)], torch.tensor(lengths), torch.zeros(len(rows)), torch.ones(len(rows)))
+        )
+        found[which].sum().backward()
+        return [p.grad.clone() for p in task.encoder.parameters()]
+
+    together, alone = gradient([0, 1], [18, 60], 0), gradient([0], [18], 0)
+    assert any(bool(g.abs().max() > 0) for g in alone)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(together, alone, strict=True))
+
+
+def test_predict_leaves_out_the_labels_of_plain_text(tmp_path):
+    lines = [f"{'NUM' if i % 2 else 'HUM'}:x {'how many' if i % 2 else 'who is'} word{i % 7}" for i in range(80)]
+    (tmp_path / "a.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "b.txt").write_text("\n".join(line.split(maxsplit=1)[1] for line in lines) + "\n")
+    data = Documents(str(tmp_path / "a.txt"), label_until=":")
+    model = recurra.train(
+        Classify(embedding=8), data, core=Core(hidden=8), fit=Fit(epochs=1), out=tmp_path / "m", progress=False
+    )
+    assert model.predict(tmp_path / "a.txt").equals(model.predict(tmp_path / "b.txt"))
+
+
+def test_a_label_that_occurs_once_is_learnt(tmp_path):
+    rows = [{"text": f"word{i} and more", "label": f"rare{i}" if i % 4 == 0 else "often"} for i in range(200)]
+    learnt, held_out = Documents(pl.DataFrame(rows)).parts()
+    assert held_out is not None
+    assert {d.labels for d in held_out} <= {d.labels for d in learnt}
+    assert 10 < len(list(held_out)) < 25
+
+
+def test_a_run_that_diverges_is_no_model(tmp_path):
+    rows = [{"text": f"word{i} and more", "label": "ab"[i % 2]} for i in range(60)]
+    with pytest.raises(RecipeError, match="not a number any more, in epoch 1: lower learning_rate = 1e\\+30"):
+        recurra.train(
+            Classify(embedding=4),
+            Documents(pl.DataFrame(rows)),
+            core=Core(hidden=4),
+            fit=Fit(learning_rate=1e30, epochs=2),
+            out=tmp_path / "m",
+            progress=False,
+        )
+    assert not list(tmp_path.iterdir())

@@ -233,7 +233,9 @@ def _key(document: Document) -> str:
 
 
 def _drawn(rows: Iterable[tuple[str, str]], fraction: float, seed: int) -> np.ndarray:
-    """Which rows to hold out, bool [N]: a seeded fraction of the different keys, in each stratum alike. rows: (key, stratum)."""
+    """Which rows to hold out, bool [N]: a seeded fraction of the different keys, in each stratum alike, and never all of one.
+    rows: (key, stratum).
+    """
     hashes, strata = [], []
     codes: dict[str, int] = {}
     for key, stratum in rows:
@@ -241,7 +243,11 @@ def _drawn(rows: Iterable[tuple[str, str]], fraction: float, seed: int) -> np.nd
         hashes.append(int.from_bytes(made.digest(), "big"))
         strata.append(codes.setdefault(stratum, len(codes)))
     keys, first, place = np.unique(np.array(hashes, np.uint64), return_index=True, return_inverse=True)
-    order = np.lexsort((keys, np.array(strata, np.int64)[first]))
+    of = np.array(strata, np.int64)[first]
+    order = np.lexsort((keys, of))
     drawn = np.zeros(len(keys), bool)
     drawn[order] = np.diff(np.floor(np.arange(len(keys) + 1) * fraction + 0.5)) > 0
+    ends = np.append(of[order][1:] != of[order][:-1], True) if len(of) else np.zeros(0, bool)
+    whole = np.bincount(of, drawn) == np.bincount(of)  # a stratum that would be held out as a whole keeps one
+    drawn[order[ends & whole[of[order]]]] = False
     return drawn[place]

@@ -258,7 +258,7 @@ class ClassifyModel:
             return iter(source)
         if isinstance(source, list | tuple) and all(isinstance(item, str) for item in source) and not labelled:
             return (Document(text, None, None) for text in source)
-        return documents(source, **self.columns, labelled=labelled)
+        return documents(source, **self.columns, labelled=labelled, known=self.labels.names)
 
     @staticmethod
     def _blocks(source: Iterator[Document]) -> Iterator[list[Document]]:

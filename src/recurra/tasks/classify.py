@@ -27,6 +27,7 @@ from recurra.errors import RecipeError
 from recurra.nn.encoder import Encoder, Parts, Stack
 from recurra.tasks.task import Core, CoreState, Export, Task, arrays, detach
 
+SPREAD = 0.5  # of log T before any document is seen
 LEARNT = 4  # pieces of a long document, at its end, that the core learns from
 POOLED = {"last": 1, "max": 1, "mean": 1, "attention": 1, "concat": 3}  # vectors that each pooling gives
 
@@ -149,10 +150,13 @@ class Classifier(Task):
         for start in range(0, steps, self.chunk):
             left = (lengths - start).clamp(0, self.chunk)
             piece = values[:, start : start + self.chunk]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and steps - start <= LEARNT * self.chunk):
+            # pieces from here to the one that a row ends in, counted by the row alone: neighbours change nothing
+            ahead = torch.div(lengths - 1 - start, self.chunk, rounding_mode="floor")
+            learns = (left > 0) & (ahead < LEARNT)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and bool(learns.any())):
                 y, state = self.encoder(piece, state, left.clamp(max=piece.shape[1]))
             state = detach(state)
-            found.append(y)
+            found.append(torch.where(learns[:, None, None], y, y.detach()))
         return torch.cat(found, dim=1)
 
     def _pool(self, y: Tensor, lengths: Tensor) -> Tensor:
@@ -212,7 +216,10 @@ class Classifier(Task):
                     parameter.requires_grad_(k <= epoch)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Set the temperature that gives labelled `batches` the least loss, each document alike (Guo et al. 2017)."""
+        """Set the temperature that gives labelled `batches` the least loss, each document alike (Guo et al. 2017).
+
+        A prior on log T, normal around 0, keeps it near 1 where the documents are few, or all are right however sure the network is.
+        """
         self.eval()
         with torch.no_grad():
             found = [(self(batch)[0], batch.targets, batch.weights.flatten()) for batch in batches]
@@ -225,9 +232,9 @@ class Classifier(Task):
                 each = binary_cross_entropy_with_logits(scaled, targets, reduction="none").mean(1)
             else:
                 each = cross_entropy(scaled, targets, reduction="none")
-            return float((each * weights).sum())
+            return float((each * weights).sum()) + 0.5 * (log_t / SPREAD) ** 2
 
-        grid = np.linspace(-2.0, 3.0, 26)  # T from 0.14 to 20; the loss has one minimum in 1 / T
+        grid = np.linspace(-2.0, 3.0, 26)
         at = float(grid[np.argmin([cost(x) for x in grid])])
         step = float(grid[1] - grid[0])
         for _ in range(12):

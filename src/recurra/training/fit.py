@@ -71,6 +71,9 @@ def train(
         trainer = _trainer(recipe.fit, work, prepared.validation is not None, progress, devices, nodes)
         try:
             trainer.fit(module, ckpt_path=str(checkpoint) if checkpoint else None)
+        except RecipeError:  # a loss that is not finite: nothing there to go on from
+            shutil.rmtree(work, ignore_errors=True)
+            raise
         except SystemExit:  # what lightning makes of Ctrl-C and SIGTERM
             raise KeyboardInterrupt from None
     if trainer.is_global_zero:

@@ -12,9 +12,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from recurra.data.batch import Batch, Batches
+from recurra.errors import RecipeError
 from recurra.tasks.task import CoreState, Task, detach
 from recurra.training.recipe import Fit, rate
 
+LOOKED = 50  # steps after which the loss is looked at
 NON_MONOTONE = 5  # epochs that the validation loss is compared with, before weights are averaged (Merity et al., 2018)
 
 
@@ -43,7 +45,15 @@ class Training(pl.LightningModule):
         loss = total / count.clamp(min=1.0)
         self.log("loss", loss, prog_bar=True, batch_size=1)
         self._learnt += torch.stack([total.detach(), count.detach()])
+        if self.global_step % LOOKED == 0:
+            self._check(loss)
         return loss
+
+    def _check(self, loss: Tensor) -> None:
+        if not bool(torch.isfinite(loss.detach())):
+            raise RecipeError(
+                f"the loss is not a number any more, in epoch {self.current_epoch + 1}: lower learning_rate = {self.fit.learning_rate:g}"
+            )
 
     def validation_step(self, batch: Batch) -> None:
         output = self._output(batch)
@@ -61,6 +71,7 @@ class Training(pl.LightningModule):
                 group["lr"] = group["factor"] * self.fit.learning_rate * rate(self.fit.schedule, self.current_epoch)
 
     def on_validation_epoch_start(self) -> None:
+        self._check(self._learnt[0])
         self._kept, self._state = self._state, None
         self._totals = torch.zeros(4, dtype=torch.float64)
 
@@ -81,6 +92,7 @@ class Training(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         if self.validation_batches is None:
+            self._check(self._learnt[0])
             self._enter(None, None)
 
     def _enter(self, loss: float | None, error: float | None) -> None:

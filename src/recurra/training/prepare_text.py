@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from recurra.codec.text import TextCodec
+from recurra.data.buckets import stored
 from recurra.data.streams import Streams
 from recurra.runtime.generate import opening
 from recurra.runtime.surprise import Part
@@ -40,7 +41,7 @@ def generate(recipe: Recipe) -> Prepared:
         train=Streams(ids, batch_size=rows, chunk=fit.chunk, seed=fit.seed, vary=config.vary, start=start),
         validation=held_out,
         codec=codec.manifest() | {"pattern": data.pattern, "encoding": data.encoding},
-        digest=hashlib.sha256(ids.tobytes()).hexdigest(),
+        digest=hashlib.sha256(ids.data).hexdigest(),
         sizes={"characters": characters, "tokens": len(ids)},
         scored=scored,
         files=codec.to_files(),
@@ -48,7 +49,7 @@ def generate(recipe: Recipe) -> Prepared:
 
 
 def _encoded(codec: TextCodec, texts: Iterable[str]) -> tuple[np.ndarray, int]:
-    """All tokens of the texts, int32 [n], and how many characters they have."""
+    """All tokens of the texts, int32 [n], in a temporary file, and how many characters they have."""
     characters = 0
 
     def counted() -> Iterator[str]:
@@ -57,5 +58,4 @@ def _encoded(codec: TextCodec, texts: Iterable[str]) -> tuple[np.ndarray, int]:
             characters += len(text)
             yield text
 
-    found = list(codec.encode_each(counted()))
-    return np.concatenate(found) if found else np.zeros(0, np.int32), characters
+    return stored(codec.encode_each(counted())).flat, characters
