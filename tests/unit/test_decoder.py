@@ -140,8 +140,10 @@ def test_with_wait_a_token_sees_what_has_arrived(shape):
 def test_a_mask_holds_for_all_steps(shape):
     decoder = made(shape, dropout=0.5).train()
     ids, memory, state = given(decoder)
+    read = []
+    decoder.layers[1].register_forward_pre_hook(lambda layer, given: read.append(given[0]))
     found, _ = decoder(ids, memory, state)
-    for part in (found.output, found.embedded):
+    for part in (found.output, found.embedded, torch.cat(read, 1)):
         dropped = part == 0
         assert (dropped == dropped[:, :1]).all()
         assert dropped.any()

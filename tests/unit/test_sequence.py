@@ -202,6 +202,25 @@ def test_the_first_layer_reads_both_ways_and_the_third_adds_its_input():
         assert not state.layers[2 * k + 1].any()
 
 
+def test_the_memory_s_dropout_holds_for_all_steps():
+    network = made(dropout=0.5)
+    source, lengths, *_ = pairs()
+    memory, _ = network.encode(source, lengths)
+    dropped = memory.values[0] == 0
+    assert dropped.any()
+    assert (dropped == dropped[:1]).all()
+    assert not dropped.all()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_an_lstm_remembers_at_first(cell):
+    gates = [part.view(-1, 10) for name, part in made(cell=cell).named_parameters() if "bias_ih" in name]
+    assert len(gates) == 7  # the first layer has two
+    for part in gates:
+        assert float(part[1].mean().detach()) == pytest.approx(1.0 if cell == "lstm" else 0.0, abs=0.3)
+        assert float(part[0].mean().detach()) == pytest.approx(0.0, abs=0.3)
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_what_is_saved(options):
     network = made(**options)

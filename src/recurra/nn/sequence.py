@@ -62,7 +62,7 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         _check(source_vocabulary, direction, bridge, pointer, wait)
         self.vocabulary, self.end, self.smoothing, self.dropout = vocabulary, vocabulary - 1, smoothing, dropout
-        self.direction, self.joint, self.tied = direction, source_vocabulary is None, tied
+        self.joint, self.tied = source_vocabulary is None, tied
         self.encoder = Encoder(
             source_vocabulary or vocabulary,
             embedding,
