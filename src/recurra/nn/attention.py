@@ -148,7 +148,9 @@ def _check(queries: int, memory: int, score: str, size: int, heads: int, coverag
     if score not in SCORES:
         raise RecipeError(f"the scores of attention are {', '.join(SCORES)}, not '{score}'")
     if score in ("dot", "scaled") and queries != memory:
-        raise RecipeError(f"score '{score}' needs queries as wide as the memory, not {queries} and {memory}: use 'general'")
+        raise RecipeError(
+            f"score '{score}' needs queries as wide as the memory, not {queries} and {memory}: use 'general'"
+        )
     if coverage and score not in ADDITIVE:
         raise RecipeError(f"coverage goes with the scores {', '.join(ADDITIVE)}, not with '{score}'")
     if heads < 1 or size % heads or (heads > 1 and score != "heads"):

@@ -20,7 +20,7 @@ from recurra.codec.text import UNKNOWN
 from recurra.errors import RecipeError
 from recurra.nn.attention import Attention, Memory
 from recurra.nn.decoder import Decoded, Decoder, DecoderState
-from recurra.nn.encoder import RESIDUAL, Encoder, Stack, locked
+from recurra.nn.encoder import RESIDUAL, Encoder, locked
 from recurra.nn.pointer import Pointer, coverage_loss
 
 DIRECTIONS = {"first": "first", "both": True, "forward": False}
@@ -62,7 +62,7 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         _check(source_vocabulary, direction, bridge, pointer, wait)
         self.vocabulary, self.end, self.smoothing, self.dropout = vocabulary, vocabulary - 1, smoothing, dropout
-        self.direction, self.joint, self.tied = direction, source_vocabulary is None, tied
+        self.joint, self.tied = source_vocabulary is None, tied
         self.encoder = Encoder(
             source_vocabulary or vocabulary,
             embedding,
@@ -135,10 +135,15 @@ class EncoderDecoder(nn.Module):
 
     def log_probabilities(self, decoded: Decoded, source: Tensor) -> Tensor:
         """log P of every id after every token, [B, T, V], in nats; with a pointer [B, T, N], N > V where `source` [B, S] holds more."""
-        log_vocabulary = self.softmax(decoded.output).log_softmax(-1)
+        log_vocabulary = self._log_vocabulary(decoded.output)
         if self.pointer is None:
             return log_vocabulary
         return self.pointer.log_probabilities(decoded, log_vocabulary, source.unsqueeze(1))
+
+    def _log_vocabulary(self, output: Tensor) -> Tensor:
+        """log P of the output layer, [..., V], in float32 at least."""
+        logits = self.softmax(output)
+        return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
     def loss(
         self, decoded: Decoded, source: Tensor, targets: Tensor, lengths: Tensor, coverage: float = 0.0
@@ -151,7 +156,7 @@ class EncoderDecoder(nn.Module):
         valid = torch.arange(targets.shape[1], device=targets.device) < lengths.unsqueeze(1)
         row, _ = valid.nonzero(as_tuple=True)
         chosen, targets = Decoded(*(part[valid] for part in decoded)), targets[valid]
-        log_vocabulary = self.softmax(chosen.output).log_softmax(-1)
+        log_vocabulary = self._log_vocabulary(chosen.output)
         if self.pointer is None:
             total = -log_vocabulary.gather(1, targets.unsqueeze(1)).sum()
         else:
@@ -228,6 +233,8 @@ def _check(source_vocabulary: int | None, direction: str, bridge: str, pointer: 
     if bridge not in BRIDGES:
         raise RecipeError(f"a bridge is {' or '.join(BRIDGES)}, not '{bridge}'")
     if pointer and source_vocabulary is not None:
-        raise RecipeError("a pointer copies ids, so both sides need one vocabulary: set joint = true, or pointer = false")
+        raise RecipeError(
+            "a pointer copies ids, so both sides need one vocabulary: set joint = true, or pointer = false"
+        )
     if wait is not None and (direction != "forward" or bridge != "zeros"):
         raise RecipeError('wait writes before the source ends: it needs direction = "forward" and bridge = "zeros"')
