@@ -92,3 +92,35 @@ def test_no_torch_is_imported():
         "True",
         "False",
     )
+
+
+@pytest.mark.parametrize("name", ["gain_ih_l0", "peephole_l0", "weight_hr_l0", "weight_ih_l1", "weight_ih_l0_reverse"])
+def test_a_weight_that_would_be_dropped_is_refused(name):
+    with pytest.raises(ModelFileError, match=f"plays no weight '{name}'"):
+        layers.Recurrent("lstm", weights() | {name: np.zeros((28, 7), np.float32)}, layers=1)
+
+
+def test_both_directions_refuse_what_they_would_drop():
+    both = weights() | {f"{name}_reverse": value for name, value in weights().items()}
+    layers.Bidirectional("lstm", both, layers=1)
+    with pytest.raises(ModelFileError, match="plays no weight 'gain_hh_l0_reverse'"):
+        layers.Bidirectional("lstm", both | {"gain_hh_l0_reverse": np.zeros(28, np.float32)}, layers=1)
+
+
+def test_arguments_of_a_wrong_kind_are_one_line():
+    stack = layers.Recurrent("lstm", weights(), layers=1)
+    x, state = np.zeros((2, 3, 5)), stack.start(2)
+    for wrong, error, text in (
+        (lambda: layers.Recurrent("lstm", weights(), layers="2"), ModelFileError, "not '2'"),  # type: ignore[arg-type]
+        (lambda: layers.Bidirectional("lstm", weights(), layers=None), ModelFileError, "not None"),  # type: ignore[arg-type]
+        (lambda: stack.start(-1), DataError, "not -1"),
+        (lambda: stack.start(2.0), DataError, "not 2.0"),  # type: ignore[arg-type]
+        (lambda: stack("abc", state), DataError, "must be numbers"),  # type: ignore[arg-type]
+        (lambda: stack(x, None), StateError, r"\(h, c\), not NoneType"),  # type: ignore[arg-type]
+        (lambda: stack(x, ("h", "c")), StateError, r"state h must be \[1, 2, 7\]"),  # type: ignore[arg-type]
+        (lambda: stack(x, state, np.array([1.5, 2.0])), DataError, r"2 whole numbers between 0 and 3, not \[1.5"),
+        (lambda: stack(x, state, np.array([1])), DataError, r"2 whole numbers between 0 and 3, not \[1\]"),
+    ):
+        with pytest.raises(error, match=text) as caught:
+            wrong()
+        assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ not built, in `recurra.runtime.plain` by elementwise numpy operations, slower an
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,7 +31,10 @@ class Recurrent:
     `cell`: "lstm", "gru", "rnn" (or "rnn_tanh", the same) or "rnn_relu". `weights`: torch's names and shapes, weight_ih_l0 [G*H, I],
     weight_hh_l0 [G*H, H], bias_ih_l0 and bias_hh_l0 [G*H] (both may be absent), and so on for each of the `layers`.
 
-    Raises UnsupportedError for an unknown cell, ModelFileError where a weight is missing or has the wrong shape.
+    It plays the plain cells, in eval mode: LayerNorm, peepholes and projections change the equations, and are refused by the names
+    of their weights. Zoneout and coupled gates can't be seen in the weights: whoever exports a model must refuse them.
+
+    Raises UnsupportedError for an unknown cell, ModelFileError where a weight is missing, has the wrong shape, or is none of these.
     """
 
     state_names: tuple[str, ...]
@@ -39,8 +42,9 @@ class Recurrent:
     def __init__(self, cell: str, weights: Mapping[str, np.ndarray], *, layers: int):
         if cell not in STATE_NAMES:
             raise UnsupportedError(f"the runtime plays the cells {', '.join(STATE_NAMES)}, not '{cell}'")
-        if layers < 1:
-            raise ModelFileError(f"a stack has at least 1 layer, not {layers}")
+        if not _whole(layers) or layers < 1:
+            raise ModelFileError(f"a stack has layers, a whole number from 1 on, not {layers!r}")
+        _refuse_others(weights, [f"_l{k}" for k in range(layers)])
         self.cell = cell
         self.layers = layers
         self.state_names = STATE_NAMES[cell]
@@ -66,7 +70,9 @@ class Recurrent:
             width = hidden
 
     def start(self, rows: int) -> tuple[np.ndarray, ...]:
-        """The state before the first frame: zeros [layers, rows, H] float32, one array per name in `state_names`."""
+        """The state before the first frame: zeros [layers, rows, H] float32, one array per name in `state_names`. Raises DataError."""
+        if not _whole(rows) or rows < 0:
+            raise DataError(f"rows must be a whole number from 0 on, not {rows!r}")
         return tuple(np.zeros((self.layers, rows, self.hidden), np.float32) for _ in self.state_names)
 
     def __call__(
@@ -77,21 +83,19 @@ class Recurrent:
         `lengths` [rows]: frames from there on give 0 and leave the state alone.
         Raises DataError for a wrong x or lengths, StateError for a wrong state.
         """
-        x = np.ascontiguousarray(x, np.float32)
-        if x.ndim != 3 or x.shape[2] != self.inputs:
-            raise DataError(f"x must be [rows, frames, {self.inputs}], not {list(x.shape)}")
+        x = _numbers(x, self.inputs)
         rows, frames, _ = x.shape
         shape = (self.layers, rows, self.hidden)
-        if len(state) != len(self.state_names):
-            raise StateError(f"the state of {self.cell} is ({', '.join(self.state_names)}), not {len(state)} arrays")
+        if not isinstance(state, tuple | list) or len(state) != len(self.state_names):
+            what = f"{len(state)} arrays" if isinstance(state, tuple | list) else type(state).__name__
+            raise StateError(
+                f"the state of {self.cell} is ({', '.join(self.state_names)}), not {what}: begin with start(rows)"
+            )
         for name, part in zip(self.state_names, state, strict=True):
-            if part.shape != shape:
-                raise StateError(f"state {name} must be {list(shape)}, not {list(part.shape)}")
+            if np.shape(part) != shape:
+                raise StateError(f"state {name} must be {list(shape)}, not {list(np.shape(part))}")
         last = [np.ascontiguousarray(part, np.float32) for part in state]
-        if lengths is not None:
-            lengths = np.ascontiguousarray(lengths, np.int64)
-            if lengths.shape != (rows,) or (rows and (lengths.min() < 0 or lengths.max() > frames)):
-                raise DataError(f"lengths must be {rows} numbers between 0 and {frames}, not {lengths.tolist()}")
+        lengths = None if lengths is None else _lengths(lengths, rows, frames)
         y = np.empty((rows, frames, self.hidden), np.float32)
         new = tuple(np.empty(shape, np.float32) for _ in last)
         c, cn = (last[1], new[1]) if len(last) > 1 else (None, None)
@@ -106,7 +110,7 @@ class Recurrent:
         Raises DataError where rows is no number from 1 on; UnsupportedError for other weights, for int8 with rnn_relu, and for int8 where
         a weight is not finite.
         """
-        if not isinstance(rows, int | np.integer) or isinstance(rows, bool) or rows < 1:
+        if not _whole(rows) or rows < 1:
             raise DataError(f"rows must be a whole number from 1 on, not {rows!r}")
         if not isinstance(weights, str) or weights not in plain.MATRICES:
             raise UnsupportedError(f"weights must be one of {', '.join(plain.MATRICES)}, not {weights!r}")
@@ -137,6 +141,9 @@ class Bidirectional:
         self.cell = cell
         self.layers = layers
         self._pairs: list[tuple[Recurrent, Recurrent]] = []
+        if not _whole(layers) or layers < 1:
+            raise ModelFileError(f"a stack has layers, a whole number from 1 on, not {layers!r}")
+        _refuse_others(weights, [f"_l{k}{back}" for k in range(layers) for back in ("", "_reverse")])
         for k in range(layers):
             ahead = {name[: -len(f"{k}")] + "0": value for name, value in weights.items() if name.endswith(f"_l{k}")}
             end = f"_l{k}_reverse"
@@ -148,8 +155,6 @@ class Bidirectional:
             width = above[0].inputs if k == 0 else 2 * below[0].hidden
             if above[1].hidden != above[0].hidden or {above[0].inputs, above[1].inputs} != {width}:
                 raise ModelFileError(f"layer {k} must read {width} values in both directions, and give as many in each")
-        if not self._pairs:
-            raise ModelFileError(f"a stack has at least 1 layer, not {layers}")
         self.inputs, self.hidden = self._pairs[0][0].inputs, self._pairs[0][0].hidden
 
     def __call__(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
@@ -157,13 +162,9 @@ class Bidirectional:
 
         `lengths` [rows]: frames from there on give 0, whatever x holds there. Raises DataError for a wrong x or lengths.
         """
-        x = np.asarray(x, np.float32)
-        if x.ndim != 3 or x.shape[2] != self.inputs:
-            raise DataError(f"x must be [rows, frames, {self.inputs}], not {list(x.shape)}")
+        x = _numbers(x, self.inputs)
         rows, frames, _ = x.shape
-        lengths = np.full(rows, frames, np.int64) if lengths is None else np.asarray(lengths, np.int64)
-        if lengths.shape != (rows,) or (rows and (lengths.min() < 0 or lengths.max() > frames)):
-            raise DataError(f"lengths must be {rows} numbers between 0 and {frames}, not {lengths.tolist()}")
+        lengths = np.full(rows, frames, np.int64) if lengths is None else _lengths(lengths, rows, frames)
         t = np.arange(frames)
         turned = np.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)[:, :, None]
         for ahead, back in self._pairs:
@@ -252,6 +253,41 @@ def _stack(cell: str):
         stacklevel=3,
     )
     return plain.Stack(cell)
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
+def _numbers(x: np.ndarray, inputs: int) -> np.ndarray:
+    """x as float32 [rows, T, inputs]. Raises DataError."""
+    try:
+        x = np.ascontiguousarray(x, np.float32)
+    except (TypeError, ValueError):
+        raise DataError(f"x must be numbers [rows, frames, {inputs}], not {str(x)[:40]!r}") from None
+    if x.ndim != 3 or x.shape[2] != inputs:
+        raise DataError(f"x must be [rows, frames, {inputs}], not {list(x.shape)}")
+    return x
+
+
+def _lengths(lengths: np.ndarray, rows: int, frames: int) -> np.ndarray:
+    """int64 [rows]. Raises DataError."""
+    found = np.asarray(lengths)
+    whole = found.dtype.kind in "iu" or not found.size
+    if not whole or found.shape != (rows,) or (rows and (found.min() < 0 or found.max() > frames)):
+        raise DataError(f"lengths must be {rows} whole numbers between 0 and {frames}, not {str(found.tolist())[:60]}")
+    return np.ascontiguousarray(found, np.int64)
+
+
+def _refuse_others(weights: Mapping[str, np.ndarray], ends: Sequence[str]) -> None:
+    """Raises ModelFileError where a weight is none of a plain layer's whose names end so: dropped, the answer would be wrong."""
+    known = {f"{name}{end}" for end in ends for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    others = sorted(set(weights) - known)
+    if others:
+        raise ModelFileError(
+            f"the runtime plays no weight '{others[0]}' here: these layers have {', '.join(sorted(known))}; give the right number of "
+            "layers and directions, and train without what adds others (LayerNorm, peepholes, projections)"
+        )
 
 
 def _matrix(weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:

@@ -11,9 +11,10 @@ from recurra.data.streams import Streams
 from recurra.runtime.generate import opening
 from recurra.runtime.surprise import Part
 from recurra.tasks import LanguageModel
-from recurra.training.prepared import MIN_STEPS, Prepared
+from recurra.training.prepared import Prepared
 from recurra.training.recipe import Recipe
 
+STEPS, FEWEST = 500, 4  # batches an epoch that a short text should have: it is read as fewer streams, 4 at least
 SCORED = 200_000  # tokens at most that are scored after training
 LEARNT = 3_000_000  # tokens at most, the last ones, from which the floors learn
 
@@ -24,9 +25,7 @@ def generate(recipe: Recipe) -> Prepared:
     train, validation = data.parts()
     codec = data.fit(train)
     ids, characters = _encoded(codec, train)
-    rows = max(
-        1, min(fit.batch_size, len(ids) // (fit.chunk * MIN_STEPS))
-    )  # of a short text fewer streams side by side
+    rows = min(fit.batch_size, max(FEWEST, len(ids) // (fit.chunk * STEPS)))
     start = opening(codec)
     held_out, scored = None, None
     if validation is not None:
