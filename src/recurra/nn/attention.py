@@ -8,6 +8,7 @@
     additive     v . tanh(W_q q + W_m m + b)                                                            Bahdanau et al. 2015
     normed       g v/|v| . tanh(W_q q + W_m m + b)                                                      as in GNMT, Wu et al. 2016
     location     v . tanh(W_q q + W_m m + b + (F * last weights)_s)                                     Chorowski et al. 2015
+    none         1 on the last step, all that an encoder-decoder without attention knows                Sutskever et al. 2014
     heads        scaled, for each head in its own projection of q and m; context = W_o of all heads     Vaswani et al. 2017
 
 `coverage`: what was attended to so far, c = the sum of the weights of all steps before, is seen too. additive and normed add w_c c_s
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 from recurra.errors import DataError, RecipeError
 
 ADDITIVE = ("additive", "normed", "location")
-SCORES = ("dot", "scaled", "general", *ADDITIVE, "heads")
+BARE = ("dot", "scaled", "none")  # queries and keys as they are
+SCORES = (*BARE, "general", *ADDITIVE, "heads")
 
 
 class Memory(NamedTuple):
@@ -84,7 +86,7 @@ class Attention(nn.Module):
             raise DataError("attention needs at least 1 valid step in every row, not 0: leave empty sequences out")
         valid = torch.arange(memory.shape[1], device=memory.device) < lengths.to(memory.device).unsqueeze(1)
         values = torch.where(valid.unsqueeze(2), memory, 0.0)
-        keys = values if self.score in ("dot", "scaled") else self.key(values)
+        keys = values if self.score in BARE else self.key(values)
         if self.score in ADDITIVE:
             keys = keys + self.b
         return Memory(self.value(values) if self.score == "heads" else values, keys, valid)
@@ -98,7 +100,7 @@ class Attention(nn.Module):
         steps of the memory are there, at least 1, as each query is asked; None: all.
         """
         past = torch.zeros_like(memory.valid, dtype=query.dtype) if past is None else past
-        asked = query if self.score in ("dot", "scaled", "general") else self.query(query)
+        asked = query if self.score in (*BARE, "general") else self.query(query)
         valid = memory.valid.unsqueeze(1)
         if seen is not None:
             steps = torch.arange(valid.shape[2], device=query.device)
@@ -118,6 +120,9 @@ class Attention(nn.Module):
 
     def _weights(self, asked: Tensor, memory: Memory, past: Tensor, valid: Tensor) -> Tensor:
         """[B, T, S] for asked [B, T, A], all of whose steps see the same past."""
+        if self.score == "none":
+            last = valid & ~nn.functional.pad(valid[..., 1:], (0, 1))
+            return last.to(asked.dtype).expand(-1, asked.shape[1], -1)
         if self.score in ADDITIVE:
             scores = (asked.unsqueeze(2) + self._keys(memory, past).unsqueeze(1)).tanh() @ self._direction()
         else:

@@ -119,6 +119,10 @@ class EncoderDecoder(nn.Module):
         """inputs [B, T] (int64), tokens of the target -> what the decoder makes of them, and the state after them."""
         return self.decoder(_known(inputs, self.vocabulary), memory, state)
 
+    def inputs(self, targets: Tensor) -> Tensor:
+        """What the decoder reads to say the ids `targets` [B, T]: END, then each but the last, [B, T]."""
+        return nn.functional.pad(targets[:, :-1], (1, 0), value=self.end)
+
     def forward(self, source: Tensor, lengths: Tensor, inputs: Tensor, sampling: float = 0.0) -> Decoded:
         """source [B, S] and `lengths` [B] as in `encode`, inputs [B, T] -> what the decoder makes of them.
 

@@ -55,7 +55,9 @@ class Training(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._state = self._kept
         totals = self.trainer.strategy.reduce(self._totals.to(self.device), reduce_op="sum").tolist()
-        self.log("validation_loss", float(totals[0] / max(totals[1], 1.0)), prog_bar=True)
+        loss = float(totals[0] / max(totals[1], 1.0))
+        self.task.heard(loss)
+        self.log("validation_loss", loss, prog_bar=True)
         self.log("validation_error", float(totals[2] / max(totals[3], 1.0)))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
