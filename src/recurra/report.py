@@ -70,7 +70,7 @@ def describe(path: str | os.PathLike[str], model: Any) -> dict[str, Any]:
         "layers": core["layers"],
         "hidden": core["hidden"],
         "parameters": training.get("parameters"),
-        "trained on": {k: v for k, v in training.items() if k != "parameters"},
+        "trained on": {k: v for k, v in training.items() if k not in ("parameters", "history")},
         "format": manifest["format"],
         "library": manifest["library"],
         "created": manifest["created"],
@@ -79,6 +79,7 @@ def describe(path: str | os.PathLike[str], model: Any) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in Path(path).iterdir() if file.is_file()),
         "state bytes": model.start().nbytes if model.streams else None,
         "scores": _stored(path),
+        "history": training.get("history"),
     }
 
 

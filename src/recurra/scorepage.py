@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from recurra.page import STYLE, table_html
+from recurra.page import STYLE, history_html, table_html
 from recurra.runtime.scored import Scored
 
 
@@ -21,9 +21,9 @@ def render(task: str, facts: dict[str, Any], scored: Scored) -> str:
         columns = list(dict.fromkeys(key for row in table.values() for key in row))
         cells = [[name, *(f"{row[key]:.4g}" if key in row else "-" for key in columns)] for name, row in table.items()]
         sections += [f"<h2>{escape(title.capitalize())}</h2>", table_html(["", *columns], cells)]
-    shown = {key: value for key, value in facts.items() if key != "scores" and value not in (None, [], {}, "")}
+    shown = {k: v for k, v in facts.items() if k not in ("scores", "history") and v not in (None, [], {}, "")}
     lines = "".join(f"<tr><td>{escape(key)}</td><td>{escape(_words(value))}</td></tr>" for key, value in shown.items())
-    sections += ["<h2>The model</h2>", f'<table class="facts">{lines}</table>']
+    sections += [history_html(facts["history"]), "<h2>The model</h2>", f'<table class="facts">{lines}</table>']
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>recurra: {escape(task)}</title>'
         f"<style>{STYLE}</style></head><body>\n" + "\n".join(sections) + "\n</body></html>\n"

@@ -448,3 +448,9 @@ def test_a_part_is_read_anew():
     assert list(Part(read)) == [0, 1, 2, 3, 4]
     codec = fit((str(i) for i in part), unit="words")
     assert codec.size == 5
+
+
+def test_a_chunk_of_another_length_learns_in_proportion():
+    batches = list(Streams(np.arange(2000, dtype=np.int32), batch_size=2, chunk=40, vary=True))
+    assert [batch.share for batch in batches] == [batch.values.shape[1] / 40 for batch in batches]
+    assert {batch.share for batch in Streams(np.arange(2000, dtype=np.int32), batch_size=2, chunk=40)} == {1.0}

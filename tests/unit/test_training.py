@@ -398,6 +398,9 @@ def test_kill_and_resume(frame, tmp_path):
     assert time.monotonic() - started < 60
     train(TASK, Series(source), core=core, fit=LONG, out=tmp_path / "calm", progress=False)
     assert equal(weights(out), weights(tmp_path / "calm"))
+    runs = [load(folder).manifest["training"]["history"] for folder in (out, tmp_path / "calm")]
+    losses = [[(row["epoch"], row["loss"], row["validation loss"]) for row in run] for run in runs]
+    assert losses[0] == losses[1], "the epochs before the interruption are kept"
     assert not last.exists()
 
 
@@ -405,3 +408,24 @@ def test_nothing_to_resume(frame, tmp_path):
     with pytest.raises(RecipeError, match="nothing to resume"):
         train(TASK, Series(frame), core=TINY, fit=ONE, out=tmp_path / "model", resume=True, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_history_of_a_run_is_kept(frame, tmp_path):
+    model = train(
+        TASK, Series(frame), core=Core(hidden=8), fit=replace(LONG, epochs=3), out=tmp_path / "m", progress=False
+    )
+    history = model.manifest["training"]["history"]
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert history[2]["learning rate"] < history[0]["learning rate"]
+    assert all(math.isfinite(row[name]) for row in history for name in ("loss", "validation loss", "validation error"))
+    kept = train(
+        TASK,
+        Series(frame, validation=0),
+        core=Core(hidden=8),
+        fit=replace(LONG, epochs=2),
+        out=tmp_path / "n",
+        progress=False,
+    )
+    assert [sorted(row) for row in kept.manifest["training"]["history"]] == [
+        ["epoch", "learning rate", "loss", "seconds"]
+    ] * 2

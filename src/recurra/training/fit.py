@@ -180,6 +180,7 @@ def _write(
         "epochs": trainer.current_epoch,
         "parameters": parameters,
         **prepared.sizes,
+        "history": module.history,
     }
     manifest = {
         "task": recipe.name,

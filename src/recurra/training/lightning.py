@@ -1,5 +1,6 @@
 """The one LightningModule: the only place that divides a loss, logs and steps."""
 
+import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,13 +17,19 @@ NON_MONOTONE = 5  # epochs that the validation loss is compared with, before wei
 
 
 class Training(pl.LightningModule):
-    """Trains any task: carries its state from batch to batch and cuts the gradient between them."""
+    """Trains any task: carries its state from batch to batch and cuts the gradient between them.
+
+    history: of each epoch its number, the mean loss in training, the learning rate at its end, its seconds, and, where there is a
+    validation part, its loss and error.
+    """
 
     def __init__(self, task: Task, fit: Fit, train: Batches, validation: Batches | None) -> None:
         super().__init__()
         self.task, self.fit, self.train_batches, self.validation_batches = task, fit, train, validation
         self._state: CoreState | None = None
         self._totals = torch.zeros(4, dtype=torch.float64)
+        self.history: list[dict[str, float]] = []
+        self._share = 1.0
 
     def _output(self, batch: Batch) -> Any:
         output, state = self.task(batch, None if batch.fresh else self._state)
@@ -35,7 +42,19 @@ class Training(pl.LightningModule):
         total, count = self.task.loss(self._output(batch), batch)
         loss = total / count.clamp(min=1.0)
         self.log("loss", loss, prog_bar=True, batch_size=1)
+        self._learnt += torch.stack([total.detach(), count.detach()]).to(self._learnt)
         return loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self._share = batch.share
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] *= self._share
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        for group, lr in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = lr
 
     def validation_step(self, batch: Batch) -> None:
         output = self._output(batch)
@@ -43,6 +62,7 @@ class Training(pl.LightningModule):
         self._totals += torch.tensor([float(part) for part in found], dtype=torch.float64)
 
     def on_train_epoch_start(self) -> None:
+        self._learnt, self._since = torch.zeros(2, dtype=torch.float64, device=self.device), time.monotonic()
         self.task.begin(self.current_epoch)
         if self.fit.schedule.startswith("divide"):
             for group in self._optimiser().param_groups:
@@ -55,10 +75,11 @@ class Training(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._state = self._kept
         totals = self.trainer.strategy.reduce(self._totals.to(self.device), reduce_op="sum").tolist()
-        loss = float(totals[0] / max(totals[1], 1.0))
+        loss, error = totals[0] / max(totals[1], 1.0), totals[2] / max(totals[3], 1.0)
         self.task.heard(loss)
         self.log("validation_loss", loss, prog_bar=True)
-        self.log("validation_error", float(totals[2] / max(totals[3], 1.0)))
+        self.log("validation_error", error)
+        self._record({"validation loss": loss, "validation error": error})
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
