@@ -81,6 +81,23 @@ class Training(pl.LightningModule):
         self.log("validation_error", error)
         self._record({"validation loss": loss, "validation error": error})
 
+    def on_train_epoch_end(self) -> None:
+        if self.validation_batches is None:
+            self._record({})
+
+    def _record(self, found: dict[str, float]) -> None:
+        """Add an epoch to the history, before its checkpoint is written."""
+        total, count = self.trainer.strategy.reduce(self._learnt, reduce_op="sum").tolist()
+        row = {"epoch": self.current_epoch + 1, "loss": total / max(count, 1.0), **found}
+        row["learning rate"] = max(group["lr"] / group["factor"] for group in self._optimiser().param_groups)
+        self.history.append(row | {"seconds": round(time.monotonic() - self._since, 1)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = list(checkpoint["history"])
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
 
