@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <exception>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -143,6 +144,13 @@ NB_MODULE(_core, m) {
     m.doc() =
         "recurra's C++ kernels: recurrent layers over time, forward and backward, and a product whose bits depend on "
         "the row alone.";
+    nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+        try {
+            std::rethrow_exception(thrown);
+        } catch (const recurra::RecipeError& error) {
+            PyErr_SetString(nb::module_::import_("recurra.errors").attr("RecipeError").ptr(), error.what());
+        }
+    });
     m.def(
         "isa", [] { return std::string(recurra::engine<float>().name); },
         "The instruction set in use: 'avx512', 'avx2' or 'portable'. The environment variable RECURRA_ISA lowers it.");

@@ -23,16 +23,20 @@ constexpr long ROWS_A_THREAD = 8;
 
 // RECURRA_ISA=portable|avx2|avx512 asks for less than the machine has (to compare, or to reproduce another machine's
 // bits).
-bool allowed(const char* isa) {
+bool allowed(const std::string& isa) {
     const char* most = std::getenv("RECURRA_ISA");
     if (!most || !*most) return true;
-    const std::string m = most, i = isa;
-    return m == "avx512" || (m == "avx2" && i == "avx2");
+    static const std::vector<std::string> known{"portable", "avx2", "avx512"};
+    const auto rank = [&](const std::string& name) { return std::find(known.begin(), known.end(), name); };
+    if (rank(most) == known.end())
+        throw RecipeError("RECURRA_ISA '" + std::string(most) + "' is unknown; known: portable, avx2, avx512");
+    return rank(isa) <= rank(most);
 }
 
 template <class F>
 const Engine<F>& pick(const Engine<F>& portable_engine, [[maybe_unused]] const Engine<F>* a,
                       [[maybe_unused]] const Engine<F>* b) {
+    allowed("portable");  // always; an unknown name is refused on every machine
 #ifdef RECURRA_X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && allowed("avx512")) return *b;

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -9,8 +10,12 @@
 
 namespace recurra {
 
+struct RecipeError : std::invalid_argument {  // recurra.errors.RecipeError in Python
+    using std::invalid_argument::invalid_argument;
+};
+
 template <class F>
-const Engine<F>& engine();  // the best that this processor runs
+const Engine<F>& engine();  // the best that this processor runs and RECURRA_ISA allows; throws RecipeError for another
 
 Kind kind_of(const std::string& name);  // throws std::invalid_argument
 

@@ -236,7 +236,10 @@ def kernels(
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="10 seconds against torch")] = True,
     json_output: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """What this machine gives: instruction set, threads, the kernel of each cell and option, and the speed beside torch's."""
+    """What this machine gives: instruction set, threads, the kernel of each cell and option, and the speed beside torch's.
+
+    The environment variable RECURRA_ISA (portable, avx2 or avx512) asks for less than the machine has.
+    """
     try:
         from recurra.machine import shown, survey
     except ModuleNotFoundError as error:

@@ -253,7 +253,8 @@ def shown(facts: dict[str, Any]) -> str:
     for (device, kernel, why, names), having in cells.items():
         lines += ["", f"{device}: {', '.join(having)} -> {kernel}", f"  {names}", f"  why: {why}"]
     if facts["speed"]:
-        lines += ["", f"{'lstm: T,B,I,H,layers':22} {'':10} {'torch ms':>10} {'recurra ms':>10} {'ratio':>6}"]
+        said = "(medians of the rounds; ratio: of each round's torch / recurra)"
+        lines += ["", f"{'lstm: T,B,I,H,layers':22} {'':10} {'torch ms':>10} {'recurra ms':>10} {'ratio':>6}  {said}"]
     for row in facts["speed"]:
         shape = ",".join(map(str, row["shape"]))
         lines.append(

@@ -101,6 +101,37 @@ def test_outputs_may_be_changed_in_place_before_backward(row, change, options):
         assert error(a, b) <= DROP_IN
 
 
+KEEPING = {
+    "save_on_cpu": torch.autograd.graph.save_on_cpu,
+    "the tensor itself": lambda: torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept),
+    "a copy": lambda: torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept),
+}
+
+
+@pytest.mark.parametrize("keep", KEEPING.values(), ids=KEEPING)
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_outputs_may_be_changed_under_hooks_that_hide_it_from_torch(row, keep):
+    layer, x = row.ours(4, 7, **row.options), torch.randn(5, 3, 4)
+    want = torch.autograd.grad(layer(x)[0].relu().sum(), list(layer.parameters()))
+    with keep():
+        y = layer(x)[0].relu_()
+    again = torch.utils.checkpoint.checkpoint(lambda x: layer(x)[0].relu_(), x, use_reentrant=False)
+    for changed in (y, y, again):
+        got = torch.autograd.grad(changed.sum(), list(layer.parameters()), retain_graph=changed is y)
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_outputs_may_be_changed_within_a_compiled_graph(row, backend):
+    torch._dynamo.reset()
+    layer, x = row.ours(4, 7, 2, **row.options, dtype=torch.float64), torch.randn(5, 3, 4, dtype=torch.float64)
+    want = torch.autograd.grad(layer(x)[0].relu().square().sum(), list(layer.parameters()))
+    compiled = torch.compile(lambda x: layer(x)[0].relu_().square().sum(), fullgraph=True, backend=backend)
+    got = torch.autograd.grad(compiled(x), list(layer.parameters()))
+    assert all(error(a, b) <= DROP_IN for a, b in zip(got, want, strict=True))
+
+
 @pytest.mark.parametrize(
     "options", [{"zoneout_h": 0.3, "recurrent_dropout": 0.3}, {"checkpoint": "every 2"}, {"proj_size": 3}], ids=str
 )

@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, export
 
 from recurra import nn
@@ -99,6 +100,29 @@ def test_one_graph_for_every_time_and_batch():
         pairs = zip(gradients(layer, x, got), gradients(layer, x, want), strict=True)
         assert all(error(a, b) <= 1e-6 for a, b in pairs)
     assert [n for graph in graphs if (n := scans(graph))] == [2]
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf"
+)  # torch's, wherever a graph breaks
+@pytest.mark.parametrize("mixed", [False, True], ids=["bfloat16", "autocast"])
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_compiled_in_half_precision(row, mixed):
+    """Torch's own op, which can't be in a graph if it is an LSTM's: the graph breaks there, as at torch.nn.LSTM."""
+    dtype = torch.float32 if mixed else torch.bfloat16
+    layer, x = row.ours(5, 7, 2, **row.options, dtype=dtype), torch.randn(6, 3, 5, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        got, want = torch.compile(layer, backend="aot_eager")(x)[0], layer(x)[0]
+    pairs = [torch.autograd.grad(y.float().square().sum(), list(layer.parameters())) for y in (got, want)]
+    assert all(error(a.float(), b.float()) <= 0.05 for a, b in [(got, want), *zip(*pairs, strict=True)])
+
+
+def test_one_graph_in_half_precision_is_the_loops():
+    layer, x = nn.LSTM(5, 7, dtype=torch.bfloat16), torch.randn(6, 3, 5, dtype=torch.bfloat16)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="kernel 'aten': torch can't compile its LSTM on a CPU"):
+        torch.compile(layer, backend="aot_eager", fullgraph=True)(x)
+    layer.kernel = "loop"
+    assert error(torch.compile(layer, backend="aot_eager", fullgraph=True)(x)[0].float(), layer(x)[0].float()) <= 0.05
 
 
 @pytest.mark.slow
@@ -245,6 +269,17 @@ def test_many_gradients_at_once(row):
         assert all(error(a[k], b) <= DROP_IN for a, b in zip(many, one, strict=True))
 
 
+@pytest.mark.parametrize("options", [{}, {"lengths": [6, 1, 0], "states": True}], ids=["plain", "ragged"])
+@pytest.mark.parametrize("row", **by(LAYER_ROWS))
+def test_shapes_without_numbers(row, options):
+    with FakeTensorMode():
+        layer, x = row.ours(5, 7, 2, bidirectional=True, **row.options), torch.empty(6, 3, 5, requires_grad=True)
+        output = layer(x, **options)[0]
+        output.sum().backward()
+    assert output.shape == (6, 3, 14)
+    assert [each.grad.shape for each in (x, *layer.parameters())] == [each.shape for each in (x, *layer.parameters())]
+
+
 class Model(torch.nn.Module):
     """A layer inside a model."""
 
@@ -286,6 +321,20 @@ def test_the_older_onnx_exporter_finds_an_lstm():
     torch.onnx.export(Model(nn.LSTM(4, 8, 2, bidirectional=True)), (torch.randn(5, 3, 4),), file, dynamo=False)
     nodes = onnx.load_from_string(file.getvalue()).graph.node
     assert sum(node.op_type == "LSTM" for node in nodes) == 4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Converting a tensor:torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:Exporting a model to ONNX with a batch_size other than 1")
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_older_onnx_exporter_is_told_of_the_ways_out_for_a_layer_by_itself(kind):
+    pytest.importorskip("onnx")
+    layer, x = kind(4, 8), torch.randn(5, 3, 4)
+    with pytest.raises(
+        UnsupportedError, match=r"export a module around it, or recurra.nn.convert\(layer, back=True\)$"
+    ):
+        torch.onnx.export(layer, (x,), io.BytesIO(), dynamo=False)
+    torch.onnx.export(Model(layer), (x,), io.BytesIO(), dynamo=False)
+    torch.onnx.export(nn.convert(layer, back=True), (x,), io.BytesIO(), dynamo=False)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")

@@ -87,8 +87,8 @@ def test_a_kernel_that_can_not_names_those_that_can():
         UnsupportedError, match=r"'aten' can't run this: torch's ops have no lengths; kernel= cpu, loop or auto"
     ):
         scan(cell, x, state, lengths=torch.tensor([1, 2, 3]), kernel="aten")
-    with pytest.raises(RecipeError, match="did you mean 'loop'"):
-        scan(cell, x, state, kernel="lop")
+    with pytest.raises(RecipeError, match=r"kernel 'gpu' is unknown; known: auto, cpu, aten .*cuDNN on a GPU"):
+        scan(cell, x, state, kernel="gpu")
     with pytest.raises(RecipeError, match="kernel None is unknown"):
         scan(cell, x, state, kernel=None)
 
@@ -111,6 +111,20 @@ def test_trace_is_the_gates_by_name(row):
     assert torch.allclose(run.trace[cell.gates[0]][0, :2], cell.named_gates(x[0], state)[cell.gates[0]][:2])
     assert all((gate[2:, 1] == 0).all() for gate in run.trace.values())
     assert torch.equal(run.states.h, run.outputs)
+
+
+@pytest.mark.parametrize("row", **by([row for row in KERNEL_ROWS if row.states]))
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+def test_outputs_state_and_states_share_no_memory(row, training):
+    cell, x, state = setting(steps=1)
+    with torch.set_grad_enabled(training):
+        run = scan(cell, x, state, states=True, kernel=row.name)
+    values = [run.outputs, *run.state, *run.states]
+    assert len({value.untyped_storage().data_ptr() for value in values}) == len(values)
+    if training:
+        want = torch.autograd.grad(run.states.h.sum(), cell.weight_ih, retain_graph=True)[0]
+        run.outputs.zero_()
+        assert torch.equal(torch.autograd.grad(run.states.h.sum(), cell.weight_ih)[0], want)
 
 
 @needs_core
@@ -155,6 +169,13 @@ def test_the_loop_gives_a_second_derivative():
         ({"lengths": torch.ones(3, dtype=torch.bool)}, DataError, r"lengths must be \[3\] whole numbers"),
         ({"recurrent_dropout": 2.0}, RecipeError, "recurrent_dropout must be a probability between 0 and 1, not 2.0"),
         ({"zoneout_c": 0.1, "training": True}, RecipeError, "draw their masks from seed="),
+        (
+            {"seed": torch.tensor([1, 2])},
+            RecipeError,
+            r"seed must be an int64 scalar, .*, not \[2\] torch.int64 on cpu",
+        ),
+        ({"seed": torch.tensor(1.5)}, RecipeError, r"seed must be an int64 scalar, .*, not \[\] torch.float32"),
+        ({"seed": 3}, RecipeError, "seed must be an int64 scalar, .*, not 3"),
         ({"checkpoint": "every"}, RecipeError, "checkpoint must be 'none', 'gates' or 'every k'"),
         ({"batch_sizes": torch.tensor([3, 1])}, DataError, r"x must be \[N, 5\], not \[4, 3, 5\]"),
         ({"state": (torch.zeros(3, 7),)}, StateError, r"is \(h, c\)"),
@@ -177,6 +198,22 @@ def test_wrong_packed_input_is_named():
         scan(cell, packed, state, batch_sizes=sizes, reset=torch.zeros(3, 4, dtype=torch.bool))
     with pytest.raises(DataError, match="batch_sizes must sum to the 12 frames of x, not 9"):
         scan(cell, packed, state, batch_sizes=sizes[:3])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [
+        (torch.tensor([3.0, 3.0, 3.0, 3.0]), r"\[4\] torch.float32 on cpu"),
+        (torch.tensor([[3, 3, 3, 3]]), r"\[1, 4\] torch.int64 on cpu"),
+        (torch.tensor(12), r"\[\] torch.int64 on cpu"),
+        (torch.tensor([3, 3, 3, 3], device="meta"), r"\[4\] torch.int64 on meta"),
+        ([3, 3, 3, 3], r"\[3, 3, 3, 3\]"),
+    ],
+)
+def test_batch_sizes_of_another_kind_are_named(sizes, found):
+    cell, x, state = setting()
+    with pytest.raises(DataError, match=rf"batch_sizes must be \[T\] whole numbers \(int64\) on the CPU, not {found}$"):
+        scan(cell, x.reshape(12, 5), state, batch_sizes=sizes)
 
 
 def test_a_cell_without_c_has_no_zoneout_of_it():

@@ -1,6 +1,7 @@
 """`recurra kernels`: what a machine gives. No test here depends on how fast it is."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from forecasters import command
 from recurra import machine
 from recurra.cells import CELLS
 from recurra.kernels import KERNELS
+from zoo import needs_core
 
 WITHOUT_TORCH = """
 import sys
@@ -45,13 +47,31 @@ def test_the_text_says_the_same():
         assert any(row["cell"] in line for line in at)
 
 
+@needs_core
+def test_an_unknown_instruction_set_is_refused():
+    ran = subprocess.run(
+        [sys.executable, "-m", "recurra.cli", "kernels", "--no-measure"],
+        env=os.environ | {"RECURRA_ISA": "avx-2"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 2
+    assert ran.stderr.splitlines() == ["recurra: RECURRA_ISA 'avx-2' is unknown; known: portable, avx2, avx512"]
+    call = "import torch, recurra.nn; recurra.nn.GRU(4, 8)(torch.zeros(5, 3, 4))"
+    ran = subprocess.run([sys.executable, "-c", call], env=os.environ | {"RECURRA_ISA": "avx-2"}, capture_output=True)
+    assert ran.stderr.splitlines()[-1].startswith(b"recurra.errors.RecipeError: RECURRA_ISA 'avx-2' is unknown")
+
+
 def test_measured_beside_torch(monkeypatch):
     monkeypatch.setattr(machine, "SHAPES", ((3, 2, 2, 4, 2),))
     monkeypatch.setattr(machine, "SECONDS", 0.0)
     rows = json.loads(command("kernels", "--json").out)["speed"]
     assert [row["mode"] for row in rows] == ["inference", "training"]
     assert all(row["ratio"] > 0 and row["torch_ms"] > 0 and row["recurra_ms"] > 0 for row in rows)
-    assert "3,2,2,4,2" in command("kernels").out
+    text = command("kernels").out
+    assert "3,2,2,4,2" in text
+    assert "(medians of the rounds; ratio: of each round's torch / recurra)" in text
 
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])

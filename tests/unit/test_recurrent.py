@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from recurra.errors import DataError, RecipeError, StateError, UnsupportedError
 from recurra.nn import GRU, LSTM, RNN
@@ -74,9 +75,9 @@ def test_torchs_own_errors_of_construction(arguments, error):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernel": "cpi"}, "kernel 'cpi' is unknown; did you mean 'cpu'"),
-        ({"kernel": None}, "kernel None is unknown; known: aten, auto, cpu, loop"),
-        ({"kernel": ["cpu"]}, r"kernel \['cpu'\] is unknown; did you mean 'cpu'"),
+        ({"kernel": "gpu"}, "kernel 'gpu' is unknown; known: auto, cpu, aten .*cuDNN on a GPU.*, loop"),
+        ({"kernel": None}, "kernel None is unknown; known: auto, cpu, aten"),
+        ({"kernel": ["cpu"]}, r"kernel \['cpu'\] is unknown; known: auto, cpu, aten"),
         ({"recurrent_dropout": 1.5}, "recurrent_dropout must be a probability between 0 and 1, not 1.5"),
         ({"weight_drop": -0.1}, "weight_drop must be a probability"),
         ({"zoneout_h": True}, "zoneout_h must be a probability between 0 and 1, not True"),
@@ -106,6 +107,7 @@ def test_a_kernel_that_can_not_is_said_when_it_is_asked():
         ([True, True], r"\[2\] whole numbers \(int64\), not \[2\] torch.bool"),
         (torch.ones(2, dtype=torch.complex64), "not .* torch.complex64"),
         (np.ones(2, np.uint16), "not .* torch.uint16"),
+        (torch.ones(2, dtype=torch.int64, device="meta"), "not a tensor on meta"),
         (3, r"not \[\] torch.int64"),
         ([[1, 2]], r"not \[1, 2\] torch.int64"),
         ([[1], [2, 3]], r"\[2\] whole numbers, not \[\[1\], \[2, 3\]\]"),
@@ -124,11 +126,23 @@ def test_wrong_lengths(lengths, message):
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("none", [[], (), torch.zeros(0, dtype=torch.int64)], ids=str)
+def test_lengths_of_no_rows(none):
+    assert GRU(5, 7)(torch.zeros(4, 0, 5), lengths=none)[0].shape == (4, 0, 7)
+
+
+def test_a_packed_batch_of_floats():
+    packed = PackedSequence(torch.zeros(4, 5), torch.tensor([2.0, 2.0]))
+    with pytest.raises(DataError, match=r"batch_sizes must be .*, not \[2\] torch.float32 on cpu"):
+        GRU(5, 7)(packed)
+
+
 @pytest.mark.parametrize(
     ("reset", "message"),
     [
         (torch.zeros(4, 2), r"\(batch first\) of True and False, not \[4, 2\] torch.float32"),
         (torch.zeros(2, 4, dtype=torch.complex64), r"\(batch first\) of True and False, not \[2, 4\] torch.complex64"),
+        (torch.zeros(2, 4, dtype=torch.bool, device="meta"), "of True and False, not a tensor on meta"),
         ("never", "of True and False, not 'never'"),
         ([None], r"of True and False, not \[None\]"),
     ],

@@ -1,5 +1,7 @@
 """torch's own recurrent ops: oneDNN or plain loops on a CPU, cuDNN on a GPU. Padded or packed, with projection; no option of ours."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,7 +45,7 @@ def run(request: Request) -> Scan:
     hx: list[Tensor] = [part.unsqueeze(0).contiguous() for part in request.state]
     # has_biases, num_layers, dropout, train (cuDNN's backward needs it; a trace keeps the layer's, as torch.nn does), bidirectional
     options = (True, 1, 0.0, request.training if jit_traced() else torch.is_grad_enabled(), False)
-    op, first = OPS[cell.name], hx if len(hx) > 1 else hx[0]
+    op, first = _op(cell.name, x), hx if len(hx) > 1 else hx[0]
     if sizes is None:
         outputs, *last = op(x.flip(0) if request.reverse else x, first, weights, *options, False)
         outputs = outputs.flip(0) if request.reverse else outputs
@@ -52,6 +54,17 @@ def run(request: Request) -> Scan:
         outputs, *last = op(x if back is None else x[back], sizes, first, weights, *options)
         outputs = outputs if back is None else outputs[back]
     return Scan(outputs, cell.State(*(part.squeeze(0) for part in last)), None, None, NAME, "")
+
+
+def _op(name: str, x: Tensor) -> Any:
+    """torch's op; of an LSTM that would become oneDNN's in a compiled graph, which fails in bfloat16 and in training, one outside it."""
+    onednn = name == "lstm" and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    if not onednn or not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
+        return OPS[name]
+    torch._dynamo.graph_break(
+        msg="kernel 'aten': torch can't compile its LSTM on a CPU; kernel='loop' can be in one graph"
+    )
+    return torch.compiler.disable(OPS[name])
 
 
 def _turned(sizes: Tensor) -> Tensor:

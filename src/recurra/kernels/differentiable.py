@@ -46,7 +46,9 @@ def _shared(request: Request) -> list[Tensor]:
 
 def _scan(request: Request, outputs: Tensor, state: Any, cells: Tensor | None) -> Scan:
     State = request.cell.State
-    states = None if not request.states else State(outputs) if cells is None else State(outputs, cells)
+    states = None
+    if request.states:  # of their own memory, as the loop's
+        states = State(outputs.clone()) if cells is None else State(outputs.clone(), cells)
     return Scan(outputs, State(*state), states, None, NAME, "")
 
 
@@ -70,12 +72,13 @@ class _Scan(torch.autograd.Function):
             if ctx.request.__dict__[name] is not None:
                 ctx.request.__dict__[name] = ctx.request.__dict__[name].clone()
         ctx.save_for_backward(*tensors, ran.outputs, ran.saved)
+        ctx.version = ran.outputs._version
         return ran.outputs, *ran.state, ran.cells if request.states else None
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         names = ctx.names
-        *tensors, outputs, saved = _kept(ctx)
+        *tensors, outputs, saved = op.kept(ctx)
         wanted = frozenset(name for name, need in zip(names, ctx.needs_input_grad[2:], strict=True) if need)
         d_outputs, *d_state, d_cells = grads
         # create_graph=True: the gradient itself must have one; is_grads_batched=True: the gradients are mapped tensors
@@ -87,15 +90,3 @@ class _Scan(torch.autograd.Function):
             request = _with(ctx.request, tensors[0], ctx.request.cell.State(*tensors[1 : 1 + parts]))
             got = cpu.backward(request, outputs, saved, d_outputs, tuple(d_state), d_cells, wanted)
         return None, None, *(got.get(name) for name in names)
-
-
-def _kept(ctx: Any) -> tuple[Tensor, ...]:
-    """The saved tensors, with an empty one for outputs that were changed in place, as torch.nn allows: they are computed again."""
-    try:
-        return ctx.saved_tensors
-    except RuntimeError as error:
-        if "modified by an inplace operation" not in str(error):
-            raise
-    outputs = ctx._raw_saved_tensors[-2]
-    outputs.register_hooks(lambda changed: None, lambda _: torch.empty(0))
-    return ctx.saved_tensors  # raises again where it was another tensor

@@ -85,8 +85,14 @@ def _(*flat: Any) -> tuple[Tensor, ...]:
     lstm = len(state) > 1
     c = x.new_empty(state[1].shape if lstm else 0)
     cells = x.new_empty((*time, c.shape[-1]) if lstm and request.states else 0)
-    saved = x.new_empty(torch.library.get_ctx().new_dynamic_size() if keep else 0)
+    saved = x.new_empty(_saved_size() if keep else 0)
     return x.new_empty(*time, state[0].shape[1]), x.new_empty(state[0].shape), c, cells, saved
+
+
+def _saved_size() -> Any:
+    """A size that a graph does not know; 0 where none is recorded (FakeTensorMode alone), which has no name for it."""
+    context = torch.library.get_ctx()
+    return 0 if context._shape_env is None else context.new_dynamic_size()
 
 
 @torch.library.custom_op(
@@ -117,11 +123,25 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)
     outputs, _, _, _, saved = output
     ctx.save_for_backward(*inputs[: len(_TENSORS)], outputs, saved)
+    ctx.version = outputs._version
     ctx.numbers = inputs[len(_TENSORS) : -1]
 
 
+def kept(ctx: Any) -> tuple[Tensor, ...]:
+    """The saved tensors, with an empty one for outputs that were changed in place, as torch.nn allows: they are computed again."""
+    try:
+        *others, outputs, saved = ctx.saved_tensors
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        ctx._raw_saved_tensors[-2].register_hooks(lambda changed: None, lambda _: torch.empty(0))
+        return ctx.saved_tensors  # raises again where it was another tensor
+    # torch itself does not compare versions where hooks (save_on_cpu, checkpointing) kept or made the tensor
+    return *others, outputs if outputs._version == ctx.version else outputs.new_empty(0), saved
+
+
 def _gradients(ctx: Any, d_outputs: Any, d_h: Any, d_c: Any, d_cells: Any, _: Any) -> tuple[Any, ...]:
-    *tensors, outputs, saved = ctx.saved_tensors
+    *tensors, outputs, saved = kept(ctx)
     flat = [*tensors, *ctx.numbers]
     names = [name for name, need in zip(_TENSORS, ctx.needs_input_grad, strict=False) if need]
     request = _request(flat)

@@ -83,7 +83,7 @@ class Scan(NamedTuple):
     state: Any
     """The final state, of the cell's State type: h [B, P], c [B, H]."""
     states: Any | None
-    """Every state, of the cell's State type: h [T, B, P], c [T, B, H]; where asked for."""
+    """Every state, of the cell's State type: h [T, B, P], c [T, B, H]; where asked for. No memory is shared with outputs or state."""
     trace: dict[str, Tensor] | None
     """The activated gates by name, each [T, B, H]; where asked for."""
     kernel: str

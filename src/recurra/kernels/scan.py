@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recurra.cells import Cell
-from recurra.errors import DataError, RecipeError, StateError, UnsupportedError, nearest
+from recurra.errors import DataError, RecipeError, StateError, UnsupportedError
 from recurra.kernels import aten, differentiable, loop
 from recurra.kernels.request import Request, Scan
 from recurra.kernels.tracing import jit_traced, traced, transformed
@@ -121,9 +121,8 @@ def _say_once(text: str) -> None:
 
 def check_kernel(kernel: str) -> None:
     """RecipeError for what is neither "auto" nor a name in KERNELS."""
-    names = [*KERNELS, "auto"]
-    if not isinstance(kernel, str) or kernel not in names:
-        raise RecipeError(f"kernel {kernel!r} is unknown; {nearest(str(kernel), names)}")
+    if not isinstance(kernel, str) or kernel not in (*KERNELS, "auto"):
+        raise RecipeError(f"kernel {kernel!r} is unknown; known: auto, cpu, aten (torch's own: cuDNN on a GPU), loop")
 
 
 def saved_steps(checkpoint: str) -> int:
@@ -148,6 +147,8 @@ def checked_state(cell: Cell, x: Tensor, state: Any, batch_sizes: Tensor | None)
     shape = "[N, {}]" if batch_sizes is not None else "[T, B, {}]"
     if x.dim() != (3 if batch_sizes is None else 2) or x.shape[-1] != cell.weight_ih.shape[1]:
         raise DataError(f"x must be {shape.format(cell.weight_ih.shape[1])}, not {list(x.shape)}")
+    if batch_sizes is not None:
+        check_sizes(batch_sizes)
     fields = cell.State._fields
     if not isinstance(state, tuple) or len(state) != len(fields):
         raise StateError(f"the state of '{cell.name}' is ({', '.join(fields)}), not {type(state).__name__}")
@@ -166,8 +167,11 @@ def _check_options(request: Request) -> None:
     rates = [probability(name, getattr(request, name)) for name in ("recurrent_dropout", "zoneout_h", "zoneout_c")]
     if request.zoneout_c and len(request.state) < 2:
         raise RecipeError(f"zoneout_c is for a cell with a c, not for '{request.cell.name}'; use zoneout_h")
-    if request.training and any(rates) and request.seed is None:
+    seed = request.seed
+    if request.training and any(rates) and seed is None:
         raise RecipeError("dropout and zoneout draw their masks from seed=, an int64 scalar; none was given")
+    if seed is not None and (not isinstance(seed, Tensor) or seed.dim() or seed.dtype != torch.int64):
+        raise RecipeError(f"seed must be an int64 scalar, torch.tensor(1) say, not {_kind(seed)}")
 
 
 def _check_time(request: Request) -> None:
@@ -184,6 +188,16 @@ def _check_time(request: Request) -> None:
             )
         return
     check_ragged(x.shape[0], x.shape[1], request.lengths, request.reset)
+
+
+def check_sizes(sizes: Tensor) -> None:
+    """DataError for batch_sizes of the wrong shape, type or device. Their values are checked where they are used."""
+    if not isinstance(sizes, Tensor) or sizes.dim() != 1 or sizes.dtype not in _WHOLE or sizes.device.type != "cpu":
+        raise DataError(f"batch_sizes must be [T] whole numbers (int64) on the CPU, not {_kind(sizes)}")
+
+
+def _kind(value: Any) -> str:
+    return f"{list(value.shape)} {value.dtype} on {value.device}" if isinstance(value, Tensor) else repr(value)
 
 
 def check_ragged(steps: int, rows: int, lengths: Tensor | None, reset: Tensor | None) -> None:

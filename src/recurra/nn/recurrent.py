@@ -13,7 +13,8 @@ Same constructor, parameter names, initial weights from the same seed, shapes, e
 
 They are kin of torch.nn.RNNBase but not of torch.nn.LSTM, RNN and GRU: torch.compile breaks its graph at those. `recurra.nn.convert`
 swaps them in a model, both ways. torch.compile, torch.export and torch.func take them; torch.jit.trace (and so the ONNX exporter with
-dynamo=False) without lengths, resets and options; torch.jit.script, torch.fx and the ONNX exporter with dynamo=True don't.
+dynamo=False, of a module around the layer) without lengths, resets and options; torch.jit.script, torch.fx and the ONNX exporter with
+dynamo=True don't.
 """
 
 import math
@@ -126,6 +127,15 @@ class Recurrent(torch.nn.RNNBase):
             "or recurra.nn.convert(model, back=True) before it"
         )
 
+    def _slow_forward(self, *input: Any, **kwargs: Any) -> Any:
+        """What torch.jit.trace calls for `forward`, and the ONNX exporter with dynamo=False with every default, by position."""
+        if len(input) > 2:
+            raise UnsupportedError(
+                "torch.onnx.export with dynamo=False can't call a layer that has lengths=, reset= and states= by itself: "
+                "export a module around it, or recurra.nn.convert(layer, back=True)"
+            )
+        return super()._slow_forward(*input, **kwargs)
+
     def extra_repr(self) -> str:
         """torch's, and our options where set."""
         options = [f"{name}={getattr(self, name)}" for name in self.OPTIONS if name in self.__dict__]
@@ -186,10 +196,11 @@ class RNN(Recurrent):
 
         `lengths` [B]: steps from there on give 0 and leave the state alone; the backward direction starts at a row's own last step.
         `reset` [B, T]: zeroes the state BEFORE step t, as if a new sequence began there, in both directions.
-        `states`: also every state, a third element: for each layer the cell's State, each field [T, B, D * H] (laid out as output).
+        `states`: also every state, a third element: for each layer the cell's State, each field [T, B, D * H] (laid out as output,
+        and no view of it: to change one in place leaves the other).
         A PackedSequence gives one, as torch's; it has neither lengths nor reset nor states.
-        The output may be changed in place before backward, which then computes it again; not through `.data` or numpy, nor under
-        saved-tensor hooks that keep the tensor itself (save_on_cpu on a CPU): torch does not see those.
+        The output may be changed in place before backward, which then computes it again; not through `.data` or numpy, which torch
+        does not see. What a compiled graph gives out may be changed within the graph only: torch raises its error after it.
         Raises DataError for wrong lengths or reset; torch's errors for the rest.
         """
         output, (h,), *every = run_layers(self, input, None if hx is None else (hx,), lengths, reset, states)

@@ -12,7 +12,7 @@ from recurra.cells import CELLS, Cell
 from recurra.errors import DataError, StateError, UnsupportedError
 from recurra.kernels import masks
 from recurra.kernels.request import Request
-from recurra.kernels.scan import check_ragged, saved_steps
+from recurra.kernels.scan import check_ragged, check_sizes, saved_steps
 from recurra.kernels.scan import run as run_scan
 
 State = tuple[Tensor, ...]
@@ -41,10 +41,10 @@ def run_layers(layer: Any, input: Any, hx: State | None, lengths: Any, reset: Te
     x = input.transpose(0, 1) if batch_first else input
     state = _checked(layer, input, x, state, x.shape[1], None)
     if lengths is not None:
-        lengths = _tensor("lengths", lengths, f"[{x.shape[1]}] whole numbers").to(x.device)
+        lengths = _tensor("lengths", lengths, f"[{x.shape[1]}] whole numbers", x.device)
         lengths = lengths if batched or lengths.dim() else lengths.unsqueeze(0)
     if reset is not None:
-        reset = _tensor("reset", reset, f"[{x.shape[1]}, {x.shape[0]}] of True and False").to(x.device)
+        reset = _tensor("reset", reset, f"[{x.shape[1]}, {x.shape[0]}] of True and False", x.device)
         reset = reset if batched or reset.dim() != 1 else reset.unsqueeze(0)
     check_ragged(x.shape[0], x.shape[1], lengths, reset)
     output, final, every = _run(layer, x, state, lengths, reset, None, states)
@@ -57,11 +57,13 @@ def run_layers(layer: Any, input: Any, hx: State | None, lengths: Any, reset: Te
     return (output, final, every) if states else (output, final)
 
 
-def _tensor(name: str, value: Any, want: str) -> Tensor:
+def _tensor(name: str, value: Any, want: str, device: torch.device) -> Tensor:
+    none = isinstance(value, list | tuple) and not value  # torch takes no numbers for floats
     try:
-        return torch.as_tensor(value)
+        return torch.as_tensor(value, dtype=torch.int64 if none else None).to(device)
     except (TypeError, ValueError, RuntimeError):
-        raise DataError(f"{name} must be {want}, not {' '.join(reprlib.repr(value).split())}") from None
+        found = f"a tensor on {value.device}" if isinstance(value, Tensor) else " ".join(reprlib.repr(value).split())
+        raise DataError(f"{name} must be {want}, not {found}") from None
 
 
 def _packed(layer: Any, input: PackedSequence, hx: State | None, lengths: Any, reset: Any, states: bool) -> Any:
@@ -71,6 +73,7 @@ def _packed(layer: Any, input: PackedSequence, hx: State | None, lengths: Any, r
                 f"{name}= is for a padded batch, not for a PackedSequence: pass the padded tensor and lengths="
             )
     x, sizes, order, back = input
+    check_sizes(sizes)
     state = None if hx is None else _given_state(layer, hx, True)
     if state is not None and order is not None:
         # the caller's order is the one before sorting; a wrong number of rows is said before they are taken
