@@ -172,8 +172,15 @@ def test_autocast_gives_torchs_types(row, dtype):
     oracle.load_state_dict(ours.state_dict())
     x = torch.randn(6, 3, 5, dtype=dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got, want = tensors(ours(x)), tensors(oracle(x))
+        got = tensors(ours(x))
         got[0].float().sum().backward()
+        try:
+            want = tensors(oracle(x))
+        except RuntimeError as failed:  # oneDNN has a bfloat16 LSTM with gradients on some processors only
+            if "primitive descriptor" not in str(failed):
+                raise
+            with torch.autocast("cpu", enabled=False):
+                want = [value.bfloat16() for value in tensors(oracle(x.float()))]
     assert [value.dtype for value in got] == [value.dtype for value in want]
     assert all(torch.allclose(a.float(), b.float(), atol=0.03) for a, b in zip(got, want, strict=True))
     assert ours.weight_ih_l0.grad.dtype == torch.float32
