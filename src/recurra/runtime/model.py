@@ -11,13 +11,17 @@ from recurra.errors import ModelFileError, nearest
 from recurra.runtime.classify import ClassifyModel
 from recurra.runtime.forecast import ForecastModel
 from recurra.runtime.generate import GenerateModel
+from recurra.runtime.summarise import SummariseModel
 from recurra.runtime.tag import TagModel
+from recurra.runtime.translate import TranslateModel
 
 PLAYERS: dict[str, Any] = {
     "forecast": ForecastModel,
     "classify": ClassifyModel,
     "generate": GenerateModel,
     "tag": TagModel,
+    "translate": TranslateModel,
+    "summarise": SummariseModel,
 }
 
 
