@@ -227,9 +227,6 @@ def info(model: Model, json_output: Annotated[bool, typer.Option("--json", help=
             print(f"{'scores':<12} {value['part']} part, {over}")
             for row, found in value["rows"].items():
                 print(f"{'':<12} {row:<15} " + "  ".join(f"{k} {v:.4g}" for k, v in found.items() if v is not None))
-        elif name == "history" and value:
-            for epoch in value:
-                print(f"{'':<12} " + "  ".join(f"{k} {v:.4g}" for k, v in epoch.items()))
         else:
             print(f"{name:<12} {value}")
 

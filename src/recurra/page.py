@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recurra import curve
 from recurra.runtime.forecast import ForecastModel, m4_season
 from recurra.runtime.scores import Scores
 from recurra.timestep import Step
@@ -143,7 +144,7 @@ def render(model: ForecastModel, panel: "Panel", evidence: Evidence, last: int |
         f"<div><h2>Error by step ahead</h2>{_html(_by_step(evidence.by_step))}"
         '<p class="note">Mean absolute error in units of MASE, averaged over series; below the floors is better.</p></div></div>'
     )
-    sections += [history_html(model.manifest.get("training", {}).get("history")), "<h2>The model</h2>", _facts(model)]
+    sections += [curve.section(model.manifest), "<h2>The model</h2>", _facts(model)]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>recurra: {name}</title>'
         f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>\n"
@@ -165,14 +166,6 @@ def table_html(titles: list[str], rows: list[list[str]]) -> str:
     """A table of text."""
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{escape(title)}</th>' for title in titles)}</tr>{body}</table>"
-
-
-def history_html(history: list[dict[str, float]] | None) -> str:
-    """The epochs of a training run as a table; nothing where they were not kept."""
-    if not history:
-        return ""
-    rows = [[f"{value:.4g}" for value in epoch.values()] for epoch in history]
-    return f"<h2>Training, epoch by epoch</h2>{table_html(list(history[0]), rows)}"
 
 
 def _calibration_html(levels: tuple[float, ...], below: np.ndarray) -> str:

@@ -79,7 +79,6 @@ def describe(path: str | os.PathLike[str], model: Any) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in Path(path).iterdir() if file.is_file()),
         "state bytes": model.start().nbytes if model.streams else None,
         "scores": _stored(path),
-        "history": training.get("history"),
     }
 
 
@@ -120,7 +119,7 @@ def write_score_report(
     """Write one HTML file about the model of a text task in `folder`: its scores beside the floors, what lies behind them,
     its facts. It opens offline; it appears whole or not at all.
     """
-    _write(Path(path), scorepage.render(model.manifest["task"], describe(folder, model), scored))
+    _write(Path(path), scorepage.render(model.manifest, describe(folder, model), scored))
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,14 +1,17 @@
 """The HTML report of a text task: its scores beside the floors, what lies behind them, and the facts; one file, opens offline."""
 
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from recurra.page import STYLE, history_html, table_html
+from recurra import curve
+from recurra.page import STYLE, table_html
 from recurra.runtime.scored import Scored
 
 
-def render(task: str, facts: dict[str, Any], scored: Scored) -> str:
+def render(manifest: Mapping[str, Any], facts: dict[str, Any], scored: Scored) -> str:
     """The page, whole. facts: of `recurra info`."""
+    task = manifest["task"]
     rows = [[name, *scored.cells(name)] for name in scored.rows]
     sections = [
         f"<h1>{escape(task.capitalize())}</h1>",
@@ -21,9 +24,9 @@ def render(task: str, facts: dict[str, Any], scored: Scored) -> str:
         columns = list(dict.fromkeys(key for row in table.values() for key in row))
         cells = [[name, *(f"{row[key]:.4g}" if key in row else "-" for key in columns)] for name, row in table.items()]
         sections += [f"<h2>{escape(title.capitalize())}</h2>", table_html(["", *columns], cells)]
-    shown = {k: v for k, v in facts.items() if k not in ("scores", "history") and v not in (None, [], {}, "")}
+    shown = {key: value for key, value in facts.items() if key != "scores" and value not in (None, [], {}, "")}
     lines = "".join(f"<tr><td>{escape(key)}</td><td>{escape(_words(value))}</td></tr>" for key, value in shown.items())
-    sections += [history_html(facts["history"]), "<h2>The model</h2>", f'<table class="facts">{lines}</table>']
+    sections += [curve.section(manifest), "<h2>The model</h2>", f'<table class="facts">{lines}</table>']
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>recurra: {escape(task)}</title>'
         f"<style>{STYLE}</style></head><body>\n" + "\n".join(sections) + "\n</body></html>\n"

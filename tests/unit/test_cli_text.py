@@ -38,7 +38,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert ran.code == 0, ran.err
     assert "Kneser-Ney 5-gram" in ran.out
-    assert "where the surprise lies" in (folder / "report.html").read_text().lower()
+    page = (folder / "report.html").read_text()
+    assert "where the surprise lies" in page.lower()
+    assert "<h2>Learning curve</h2><svg" in page
     return folder
 
 

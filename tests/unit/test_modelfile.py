@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recurra import modelfile
+from recurra import load, modelfile
 from recurra.errors import ModelFileError
 
 MANIFEST = {
@@ -253,3 +253,28 @@ modelfile.write({str(tmp_path / "model")!r}, {MANIFEST!r}, {{"w": np.zeros(1000)
     assert all(name.startswith(".model.") for name in os.listdir(tmp_path))
     modelfile.write(tmp_path / "model", MANIFEST, WEIGHTS)  # the remains are in nobody's way
     assert modelfile.read(tmp_path / "model").task == "forecast"
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "format1" / "model"
+
+
+@pytest.mark.parametrize(
+    ("weights", "layers", "words"),
+    [
+        ({"read.weight": None}, [], "it lacks 'read.weight'"),
+        ({"core.weight_hh_l0": None}, [], "weight_hh_l0 is missing"),
+        ({"core.gain_ih_l0": np.ones(16)}, [], "no place for the weight gain_ih_l0"),
+        ({"core2.weight_ih_l0": np.ones((4, 4))}, [], "reads the weight core2.weight_ih_l0: upgrade recurra"),
+        ({}, [{"kind": "linear", "name": "later"}], "has the layer 'later', but no weight is under this name"),
+    ],
+)
+def test_layers_and_weights_must_agree(tmp_path, weights, layers, words):
+    """A model that would be played without one of its layers, or weights, is refused; None: the weight is left out."""
+    file = modelfile.read(GOLDEN)
+    arrays = {name: array for name, array in (file.weights | weights).items() if array is not None}
+    manifest = {key: file.manifest[key] for key in MANIFEST} | {"layers": file.manifest["layers"] + layers}
+    modelfile.write(tmp_path / "model", manifest, arrays)
+    with pytest.raises(ModelFileError) as caught:
+        load(tmp_path / "model")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

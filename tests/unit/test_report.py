@@ -97,7 +97,14 @@ def test_report_is_one_small_file_that_needs_no_network(
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
     assert not re.search(r"<script[^>]+src=|<link|@import", page)
     assert page.count("plotly.js v") == 1
-    for word in ("seasonal naive", "Calibration", "Error by step ahead", "coverage of 80 %", "&lt;script&gt;b"):
+    for word in (
+        "seasonal naive",
+        "Calibration",
+        "Error by step ahead",
+        "Learning curve",
+        "coverage of 80 %",
+        "&lt;script&gt;b",
+    ):
         assert word in page
     assert "<h3><script>b" not in page
 

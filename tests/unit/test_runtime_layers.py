@@ -1,5 +1,6 @@
 """The runtime's layers: what they refuse, and what they say. Their numbers are in conformance/test_runtime_bits.py."""
 
+import re
 import subprocess
 import sys
 
@@ -55,9 +56,92 @@ def test_refusals_say_the_rule_and_the_value():
         layers.Linear(np.zeros((4, 3)), np.zeros(3))
 
 
+LSTM = weights()
+REVERSE = {f"{name}_reverse": value for name, value in LSTM.items()}
+SECOND = {name.replace("_l0", "_l1"): value for name, value in weights(inputs=7).items()}
+
+
+@pytest.mark.parametrize(
+    ("further", "name", "way"),
+    [
+        ({"gain_ih_l0": np.ones(28)}, "gain_ih_l0", "layer_norm"),
+        ({"bias_c_l0": np.ones(7)}, "bias_c_l0", "layer_norm"),
+        ({"weight_peephole_l0": np.ones(21)}, "weight_peephole_l0", "peepholes"),
+        ({"weight_hr_l0": np.ones((3, 7))}, "weight_hr_l0", "proj_size"),
+        (SECOND, "bias_hh_l1", "layers=2"),
+        (REVERSE, "bias_hh_l0_reverse", "Bidirectional"),
+        ({"": np.ones(1)}, " among", "without the option"),
+    ],
+)
+def test_a_weight_that_would_not_be_played_is_refused(further, name, way):
+    with pytest.raises(ModelFileError, match=f"no place for the weight {name}.*{way}"):
+        layers.Recurrent("lstm", LSTM | further, layers=1)
+
+
+def test_a_bidirectional_stack_refuses_a_weight_that_would_not_be_played():
+    with pytest.raises(ModelFileError, match=r"no place for the weight bias_hh_l1 .*layers=2"):
+        layers.Bidirectional("lstm", LSTM | REVERSE | SECOND, layers=1)
+    with pytest.raises(ModelFileError, match="no place for the weight gain_hh_l0"):
+        layers.Bidirectional("lstm", LSTM | REVERSE | {"gain_hh_l0": np.ones(28)}, layers=1)
+
+
+def test_a_weight_is_of_numbers():
+    with pytest.raises(ModelFileError, match="weight_ih_l0 must hold numbers, not <U1"):
+        layers.Recurrent("lstm", LSTM | {"weight_ih_l0": np.full((28, 5), "a")}, layers=1)
+
+
+@pytest.mark.parametrize("made", [layers.Recurrent, layers.Bidirectional])
+@pytest.mark.parametrize("count", ["2", 1.0, True, None, 0, -1])
+def test_layers_is_a_whole_number(made, count):
+    with pytest.raises(ModelFileError, match=re.escape(f"at least 1, not {count!r}")):
+        made("lstm", LSTM | (REVERSE if made is layers.Bidirectional else {}), layers=count)
+
+
+@pytest.mark.parametrize("rows", [-1, 2.0, "2", True, None])
+def test_rows_is_a_whole_number(rows):
+    with pytest.raises(DataError, match=re.escape(f"from 0 on, not {rows!r}")):
+        layers.Recurrent("lstm", LSTM, layers=1).start(rows)
+
+
+@pytest.mark.parametrize("x", ["abc", [[["a"] * 5] * 3] * 2, np.zeros((2, 3, 5), complex), None, [[1.0], [1.0, 2.0]]])
+def test_x_is_of_numbers(x):
+    stack = layers.Recurrent("lstm", LSTM, layers=1)
+    for play in (
+        lambda: stack(x, stack.start(2)),
+        lambda: layers.Bidirectional("lstm", LSTM | REVERSE, layers=1)(x),
+        lambda: layers.Linear(np.zeros((4, 5)), None)(x),
+    ):
+        with pytest.raises(DataError, match="x must be an array of numbers, not"):
+            play()
+
+
+@pytest.mark.parametrize(
+    "lengths", [[1.9, 2.5], [2.0, 3.0], [True, False], "abc", [1, 2, 3], [[1], [2]], 2, [[1], [1, 2]], [-1, 2], [1, 4]]
+)
+def test_lengths_are_whole_numbers(lengths):
+    stack = layers.Recurrent("lstm", LSTM, layers=1)
+    both = layers.Bidirectional("lstm", LSTM | REVERSE, layers=1)
+    x = np.zeros((2, 3, 5))
+    for play in (lambda: stack(x, stack.start(2), lengths), lambda: both(x, lengths)):
+        with pytest.raises(DataError, match=r"^lengths must be 2 whole number\(s\) between 0 and 3, not .+$"):
+            play()
+
+
+def test_a_state_is_arrays_of_numbers():
+    stack = layers.Recurrent("lstm", LSTM, layers=1)
+    x = np.zeros((2, 3, 5))
+    for state in (None, 3, "hc", {"h": 1, "c": 2}):
+        with pytest.raises(StateError, match=r"the state of lstm is \(h, c\), not \w+: begin with start\(rows\)"):
+            stack(x, state)
+    with pytest.raises(StateError, match="state c must be an array of numbers, not of <U1"):
+        stack(x, (stack.start(2)[0], "a"))
+    h, c = stack.start(2)
+    assert np.array_equal(stack(x, (h.tolist(), c.tolist()))[0], stack(x, (h, c))[0])
+
+
 def test_empty_batches_and_no_frames():
     stack = layers.Recurrent("lstm", weights(), layers=1)
-    assert stack(np.zeros((0, 3, 5)), stack.start(0))[0].shape == (0, 3, 7)
+    assert stack(np.zeros((0, 3, 5)), stack.start(0), [])[0].shape == (0, 3, 7)
     state = tuple(np.ones_like(part) for part in stack.start(2))
     y, new = stack(np.zeros((2, 0, 5)), state)
     assert y.shape == (2, 0, 7)
@@ -92,35 +176,3 @@ def test_no_torch_is_imported():
         "True",
         "False",
     )
-
-
-@pytest.mark.parametrize("name", ["gain_ih_l0", "peephole_l0", "weight_hr_l0", "weight_ih_l1", "weight_ih_l0_reverse"])
-def test_a_weight_that_would_be_dropped_is_refused(name):
-    with pytest.raises(ModelFileError, match=f"plays no weight '{name}'"):
-        layers.Recurrent("lstm", weights() | {name: np.zeros((28, 7), np.float32)}, layers=1)
-
-
-def test_both_directions_refuse_what_they_would_drop():
-    both = weights() | {f"{name}_reverse": value for name, value in weights().items()}
-    layers.Bidirectional("lstm", both, layers=1)
-    with pytest.raises(ModelFileError, match="plays no weight 'gain_hh_l0_reverse'"):
-        layers.Bidirectional("lstm", both | {"gain_hh_l0_reverse": np.zeros(28, np.float32)}, layers=1)
-
-
-def test_arguments_of_a_wrong_kind_are_one_line():
-    stack = layers.Recurrent("lstm", weights(), layers=1)
-    x, state = np.zeros((2, 3, 5)), stack.start(2)
-    for wrong, error, text in (
-        (lambda: layers.Recurrent("lstm", weights(), layers="2"), ModelFileError, "not '2'"),  # type: ignore[arg-type]
-        (lambda: layers.Bidirectional("lstm", weights(), layers=None), ModelFileError, "not None"),  # type: ignore[arg-type]
-        (lambda: stack.start(-1), DataError, "not -1"),
-        (lambda: stack.start(2.0), DataError, "not 2.0"),  # type: ignore[arg-type]
-        (lambda: stack("abc", state), DataError, "must be numbers"),  # type: ignore[arg-type]
-        (lambda: stack(x, None), StateError, r"\(h, c\), not NoneType"),  # type: ignore[arg-type]
-        (lambda: stack(x, ("h", "c")), StateError, r"state h must be \[1, 2, 7\]"),  # type: ignore[arg-type]
-        (lambda: stack(x, state, np.array([1.5, 2.0])), DataError, r"2 whole numbers between 0 and 3, not \[1.5"),
-        (lambda: stack(x, state, np.array([1])), DataError, r"2 whole numbers between 0 and 3, not \[1\]"),
-    ):
-        with pytest.raises(error, match=text) as caught:
-            wrong()
-        assert "\n" not in str(caught.value)

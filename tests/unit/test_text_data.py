@@ -250,6 +250,13 @@ def test_chunks_of_random_length_are_seeded():
     assert many.min() >= 5
 
 
+def test_a_chunk_of_random_length_scales_its_learning_rate():
+    ids = np.arange(20_000, dtype=np.int32)
+    varied = list(Streams(ids, batch_size=4, chunk=70, vary=True, seed=3))
+    assert [batch.scale for batch in varied] == [batch.values.shape[1] / 70 for batch in varied]
+    assert {batch.scale for batch in Streams(ids, batch_size=4, chunk=70)} == {1.0}
+
+
 def test_processes_share_the_streams(monkeypatch):
     ids = np.random.default_rng(0).integers(2, 99, 103).astype(np.int32)
     seen = []
@@ -448,9 +455,3 @@ def test_a_part_is_read_anew():
     assert list(Part(read)) == [0, 1, 2, 3, 4]
     codec = fit((str(i) for i in part), unit="words")
     assert codec.size == 5
-
-
-def test_a_chunk_of_another_length_learns_in_proportion():
-    batches = list(Streams(np.arange(2000, dtype=np.int32), batch_size=2, chunk=40, vary=True))
-    assert [batch.share for batch in batches] == [batch.values.shape[1] / 40 for batch in batches]
-    assert {batch.share for batch in Streams(np.arange(2000, dtype=np.int32), batch_size=2, chunk=40)} == {1.0}

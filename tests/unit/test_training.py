@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +17,13 @@ from scipy import stats
 
 import forecasters
 from forecasters import OUTPUTS, Kind, same
-from recurra import Core, Fit, Forecast, Series, load, modelfile, table, train
+from recurra import Core, Fit, Forecast, Generate, Series, Text, curve, load, modelfile, table, train
 from recurra.data.series import Chunks
+from recurra.data.streams import Streams
 from recurra.errors import DataError, ModelFileError, RecipeError
 from recurra.runtime.live import Live
 from recurra.tasks.forecast import FAR
+from recurra.training.lightning import Training
 from recurra.training.prepare import PREPARE
 from recurra.training.recipe import Recipe, complete
 
@@ -398,34 +401,99 @@ def test_kill_and_resume(frame, tmp_path):
     assert time.monotonic() - started < 60
     train(TASK, Series(source), core=core, fit=LONG, out=tmp_path / "calm", progress=False)
     assert equal(weights(out), weights(tmp_path / "calm"))
-    runs = [load(folder).manifest["training"]["history"] for folder in (out, tmp_path / "calm")]
-    losses = [[(row["epoch"], row["loss"], row["validation loss"]) for row in run] for run in runs]
-    assert losses[0] == losses[1], "the epochs before the interruption are kept"
+    resumed, calm = (
+        [{k: v for k, v in row.items() if k != "seconds"} for row in load(path).manifest["training"]["history"]]
+        for path in (out, tmp_path / "calm")
+    )
+    assert resumed == calm
+    assert [row["epoch"] for row in resumed] == [1, 2, 3, 4]
     assert not last.exists()
+
+
+def test_a_resumed_run_has_the_rates_of_the_plateaus_before(tmp_path, monkeypatch):
+    """The checkpoint of an epoch holds what the schedule made of its validation loss."""
+    (tmp_path / "text.txt").write_text("so it is and so it was\n" * 200)
+    fit = Fit(epochs=6, batch_size=4, chunk=20, optimiser="sgd", schedule="plateau", learning_rate=30.0)
+
+    def trained(name, resume=False):
+        out = tmp_path / name
+        train(
+            Generate(vary=True), Text(tmp_path / "text.txt"), core=TINY, fit=fit, out=out, resume=resume, progress=False
+        )
+        return [row["learning_rate"] for row in load(out).manifest["training"]["history"]]
+
+    def interrupted(self, batch, index):
+        if self.current_epoch == 3 and index == 3:
+            raise KeyboardInterrupt
+        start(self, batch, index)
+
+    calm, start = trained("calm"), Training.on_train_batch_start
+    assert len(set(calm)) > 2
+    monkeypatch.setattr(Training, "on_train_batch_start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained("model")
+    monkeypatch.undo()
+    assert trained("model", resume=True) == calm
+    assert equal(weights(tmp_path / "model"), weights(tmp_path / "calm"))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cycle", "plateau", "divide 2 after 1"])
+def test_a_chunk_of_random_length_scales_its_learning_rate(tmp_path, monkeypatch, schedule):
+    """Each step is taken at the schedule's rate times the batch's scale; the schedule itself, and the history, see none of it."""
+    (tmp_path / "text.txt").write_text("so it is and so it was\n" * 200)
+    fit = Fit(epochs=3, batch_size=4, chunk=20, optimiser="sgd", schedule=schedule, learning_rate=0.5)
+    whole = Streams.__iter__
+
+    def trained(scaled):
+        rates, scales = [], []
+
+        def watched(self, closure=None):  # and nothing learnt, so that plateau sees the same losses in both runs
+            closure()
+            rates.append(self.param_groups[0]["lr"])
+
+        def batches(self):
+            for batch in whole(self):
+                if self.vary:
+                    scales.append(batch.scale)
+                yield batch if scaled else replace(batch, scale=1.0)
+
+        monkeypatch.setattr(torch.optim.SGD, "step", watched)
+        monkeypatch.setattr(Streams, "__iter__", batches)
+        out = tmp_path / str(scaled)
+        model = train(Generate(vary=True), Text(tmp_path / "text.txt"), core=TINY, fit=fit, out=out, progress=False)
+        return rates, scales, [row["learning_rate"] for row in model.manifest["training"]["history"]]
+
+    planned, scales, epochs = trained(scaled=False)
+    rates, *same = trained(scaled=True)
+    assert same == [scales, epochs]
+    assert len(set(scales)) > 5
+    assert len(set(planned)) > 1 or schedule == "constant"
+    assert rates == [rate * scale for rate, scale in zip(planned, scales[: len(planned)], strict=True)]
+
+
+@pytest.mark.parametrize("validation", [None, 0])
+def test_the_model_keeps_the_history_of_its_training(frame, tmp_path, capfd, validation):
+    """And with progress=False nothing is printed; nor does the history decide what the model's states are bound to."""
+    fit = Fit(epochs=3, batch_size=4, schedule="divide 4 after 2")
+    model = train(TASK, Series(frame, validation=validation), core=TINY, fit=fit, out=tmp_path / "m", progress=False)
+    assert capfd.readouterr() == ("", "")
+    history = model.manifest["training"]["history"]
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert [row["learning_rate"] for row in history] == [4e-3, 4e-3, 1e-3]
+    assert all(row["seconds"] > 0 for row in history)
+    assert history[0]["loss"] > history[-1]["loss"] > 0
+    for name in ("validation_loss", "validation_error"):
+        assert all((row[name] is None) == (validation == 0) for row in history), name
+    file = modelfile.read(tmp_path / "m")
+    other = {key: file.manifest[key] for key in ("task", "codec", "layers", "config", "data")}
+    assert modelfile.write(tmp_path / "other", other, file.weights).digest == file.digest
+    page = curve.section(model.manifest)
+    ET.fromstring(page[page.index("<svg") : page.index("<p class")])
+    assert page.count("<circle") == 3 * (1 + (validation is None))
+    assert curve.section(other) == "", "a model of before there was a history"
 
 
 def test_nothing_to_resume(frame, tmp_path):
     with pytest.raises(RecipeError, match="nothing to resume"):
         train(TASK, Series(frame), core=TINY, fit=ONE, out=tmp_path / "model", resume=True, progress=False)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_history_of_a_run_is_kept(frame, tmp_path):
-    model = train(
-        TASK, Series(frame), core=Core(hidden=8), fit=replace(LONG, epochs=3), out=tmp_path / "m", progress=False
-    )
-    history = model.manifest["training"]["history"]
-    assert [row["epoch"] for row in history] == [1, 2, 3]
-    assert history[2]["learning rate"] < history[0]["learning rate"]
-    assert all(math.isfinite(row[name]) for row in history for name in ("loss", "validation loss", "validation error"))
-    kept = train(
-        TASK,
-        Series(frame, validation=0),
-        core=Core(hidden=8),
-        fit=replace(LONG, epochs=2),
-        out=tmp_path / "n",
-        progress=False,
-    )
-    assert [sorted(row) for row in kept.manifest["training"]["history"]] == [
-        ["epoch", "learning rate", "loss", "seconds"]
-    ] * 2

@@ -18,8 +18,8 @@ class Batch:
     counts (0 = not at all), broadcast against targets; fresh: the state starts from nothing (False: these steps go on where
     the last batch stopped); context [B, T, C]: what the head reads beside the recurrent state; units [B, T, U]: numbers that
     the loss needs to know what a target is worth; characters [B, T, C] (int64): the letters of each word; copies [B, T]
-    (int64): what a pointer writes that copies a token (codec/pairs.py; targets of pairs have a length T of their own); share: of the
-    learning rate, that this batch's step is made with.
+    (int64): what a pointer writes that copies a token (codec/pairs.py; targets of pairs have a length T of their own); scale: of the
+    learning rate, in the step on this batch.
     """
 
     values: Tensor
@@ -31,7 +31,7 @@ class Batch:
     units: Tensor | None = None
     characters: Tensor | None = None
     copies: Tensor | None = None
-    share: float = 1.0
+    scale: float = 1.0
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""

@@ -16,7 +16,8 @@ class Streams(Batches):
 
     ids: int [N].  start: the id that is read before the first one, so that each of the N is a target once.
     vary: chunks of random length, about `chunk` long and now and then half as long, by (seed, epoch), so that the gradient is
-    not always cut at the same tokens, and learning rates in proportion (Merity et al. 2018). The last chunk is what is left.
+    not always cut at the same tokens; the learning rate of a step is scaled by its chunk's length over `chunk` (Merity et al. 2018).
+    The last chunk is what is left.
     Raises DataError where there is no token.
     """
 
@@ -74,5 +75,5 @@ class Streams(Batches):
                 targets=torch.from_numpy(targets),
                 weights=torch.from_numpy(valid.astype(np.float32)),
                 fresh=t0 == 0,
-                share=(t1 - t0) / self.chunk if self.vary else 1.0,
+                scale=(t1 - t0) / self.chunk if self.vary else 1.0,
             )

@@ -43,6 +43,7 @@ class Decoder(nn.Module):
     """`layers` layers of `hidden` units that read tokens through `embedding`, and `outputs` numbers a step for the output layer.
 
     wait: token t sees the memory's first t + wait steps alone, t from 0 (wait-k, Ma et al. 2019); None: all of it.
+    scale: what e is multiplied with.
     Parameters: embedding.weight, layers.<k>.weight_ih_l0 ..., attention. ..., read.weight [O, H + C], read.bias.
     Raises RecipeError for an unknown shape, and for options that "feeding" hasn't.
     """
@@ -61,6 +62,7 @@ class Decoder(nn.Module):
         dropout: float = 0.0,
         weight_drop: float = 0.0,
         recurrent_dropout: float = 0.0,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         if shape not in SHAPES:
@@ -70,7 +72,7 @@ class Decoder(nn.Module):
         if wait is not None and wait < 1:
             raise RecipeError(f"wait must be at least 1 token, not {wait}")
         self.hidden, self.outputs, self.cell, self.shape = hidden, outputs, cell, shape
-        self.wait, self.dropout = wait, dropout
+        self.wait, self.dropout, self.scale = wait, dropout, scale
         first = embedding.embedding_dim + (outputs if shape == "feeding" else 0)
         above = hidden + (attention.outputs if shape == "gnmt" else 0)
         self.embedding = embedding
@@ -99,7 +101,7 @@ class Decoder(nn.Module):
 
     def forward(self, inputs: Tensor, memory: Memory, state: DecoderState) -> tuple[Decoded, DecoderState]:
         """inputs [B, T] (int64), the tokens read -> what comes of them, and the state after them. One by one or at once: the same."""
-        e = locked(self.embedding(inputs), self.dropout, self.training)
+        e = locked(self.scale * self.embedding(inputs), self.dropout, self.training)
         seen = None
         if self.wait is not None:
             seen = torch.arange(state.step, state.step + inputs.shape[1], device=inputs.device) + self.wait

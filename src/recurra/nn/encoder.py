@@ -84,7 +84,7 @@ class Encoder(nn.Module):
     """`vocabulary` words as vectors of `embedding` numbers, and a `Stack` over them. Parameters: embedding.weight, stack.layers.<k>. ...
 
     word_dropout: share of words dropped, input_dropout: of the embedding's numbers, dropout: of what goes from layer to layer,
-    weight_drop: of W_hh's numbers, recurrent_dropout: of the h that W_hh sees.
+    weight_drop: of W_hh's numbers, recurrent_dropout: of the h that W_hh sees. scale: what vectors are multiplied with.
     """
 
     def __init__(
@@ -101,9 +101,10 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
         weight_drop: float = 0.0,
         recurrent_dropout: float = 0.0,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.word_dropout, self.input_dropout = word_dropout, input_dropout
+        self.word_dropout, self.input_dropout, self.scale = word_dropout, input_dropout, scale
         self.embedding = nn.Embedding(vocabulary, embedding)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         self.stack = Stack(
@@ -124,7 +125,7 @@ class Encoder(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids [B, T] (int64) -> their vectors [B, T, embedding], with dropout in training."""
-        x = self.embedding(ids)
+        x = self.scale * self.embedding(ids) if self.scale != 1.0 else self.embedding(ids)
         if self.training and self.word_dropout:
             kept = torch.rand(self.embedding.num_embeddings, device=ids.device) >= self.word_dropout
             x = x * (kept / (1.0 - self.word_dropout))[ids].unsqueeze(-1)

@@ -1,5 +1,6 @@
 """Sequence to sequence: an encoder reads the source, a decoder writes the target and attends to what was read.
 
+    e = sqrt(E) embedding                              numbers about 1 in size: with small ones attention is learnt late
     memory, final = encoder(source)                    direction "first": layer 0 reads both ways; "both": every layer; "forward": none
     h_0 of layer k = tanh(W_k final + b_k)             bridge "last"; "zeros": from nothing
     o, weights = decoder(inputs, memory)               nn/decoder.py, nn/attention.py
@@ -74,6 +75,7 @@ class EncoderDecoder(nn.Module):
             dropout=dropout,
             weight_drop=weight_drop,
             recurrent_dropout=recurrent_dropout,
+            scale=embedding**0.5,
         )
         memory = self.encoder.outputs
         self.bridge = nn.ModuleList(nn.Linear(memory, hidden) for _ in range(layers) if bridge == "last")
@@ -92,6 +94,7 @@ class EncoderDecoder(nn.Module):
             dropout=dropout,
             weight_drop=weight_drop,
             recurrent_dropout=recurrent_dropout,
+            scale=embedding**0.5,
         )
         self.softmax = nn.Linear(outputs, vocabulary)
         self.pointer = Pointer(attention.outputs + hidden + embedding) if pointer else None
@@ -99,7 +102,8 @@ class EncoderDecoder(nn.Module):
 
     def _initialise(self) -> None:
         with torch.no_grad():
-            nn.init.uniform_(self.decoder.embedding.weight, -0.1, 0.1)
+            for embedding in (self.encoder.embedding, self.decoder.embedding):
+                nn.init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)
             self.softmax.bias.zero_()
             if self.tied:
                 self.softmax.weight = self.decoder.embedding.weight

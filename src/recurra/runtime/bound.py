@@ -25,7 +25,7 @@ class Bound:
     y: np.ndarray
     """[rows, H] float32: the output. It is h of the top layer, for reading only."""
     h: np.ndarray
-    """[layers, rows, H] float32. With int8 weights |h| <= 1, as every step leaves it: what is written beyond is taken as +-1."""
+    """[layers, rows, H] float32. With int8 weights a step reads an h beyond [-1, 1] as -1 or 1, without a word."""
     c: np.ndarray | None
     """[layers, rows, H] float32 for lstm, else None."""
     step: Callable[[], None]

@@ -15,12 +15,13 @@ import polars as pl
 
 from recurra.codec.text import Labels, TextCodec
 from recurra.codec.values import ValuesCodec
-from recurra.errors import DataError, ModelFileError, RecurraError, StateError, UnsupportedError
+from recurra.errors import DataError, RecurraError, StateError, UnsupportedError
 from recurra.runtime.layers import Bidirectional, Embedding, Linear, Recurrent, sigmoid, softmax, tanh
 from recurra.runtime.pooling import Pooling
 from recurra.runtime.scored import Scored
 from recurra.runtime.stream import State
 from recurra.runtime.verdict import Verdict, score, verdict
+from recurra.runtime.weights import under, unplayable
 from recurra.textfile import Document, documents
 
 GROUP = 64  # documents side by side
@@ -51,7 +52,7 @@ class ClassifyModel:
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             if isinstance(error, UnsupportedError):
                 raise
-            raise ModelFileError(f"this is no classifier that can be played: {str(error).splitlines()[0]}") from None
+            raise unplayable("classifier", error) from None
 
     def _build(self, described: list[Any], weights: Mapping[str, np.ndarray]) -> None:
         layers = {layer["name"]: layer for layer in described}
@@ -71,8 +72,9 @@ class ClassifyModel:
         for layer in described:
             if "both" not in layer:
                 continue
-            inside = {n.removeprefix(f"{layer['name']}."): v for n, v in weights.items() if n.startswith(layer["name"])}
-            made = (Bidirectional if layer["both"] else Recurrent)(layer["kind"], inside, layers=1)
+            made = (Bidirectional if layer["both"] else Recurrent)(
+                layer["kind"], under(weights, layer["name"]), layers=1
+            )
             if made.inputs != width:
                 raise ValueError(f"{layer['name']} reads {made.inputs} values, not {width}")
             (self._both if isinstance(made, Bidirectional) else self._ahead).append(made)  # type: ignore[arg-type]

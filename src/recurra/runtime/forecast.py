@@ -13,12 +13,13 @@ import polars as pl
 
 from recurra import table
 from recurra.codec.series import NEAR, Block, SeriesCodec
-from recurra.errors import DataError, ModelFileError, StateError
+from recurra.errors import DataError, StateError
 from recurra.runtime.layers import Linear, Recurrent, relu
 from recurra.runtime.observation import NO_TIME, known_ahead, next_stamps
 from recurra.runtime.prediction import Backtest, Prediction
 from recurra.runtime.scores import Scores, score
 from recurra.runtime.stream import State
+from recurra.runtime.weights import under, unplayable
 from recurra.table import Panel
 
 GROUP = 128  # series side by side
@@ -41,8 +42,7 @@ class ForecastModel:
             self.codec = SeriesCodec.model_validate(manifest["codec"])
             layers = {layer["name"]: layer for layer in manifest["layers"]}
             core = layers["core"]
-            inside = {k.removeprefix("core."): v for k, v in weights.items() if k.startswith("core.")}
-            self._core = Recurrent(core["kind"], inside, layers=core["layers"])
+            self._core = Recurrent(core["kind"], under(weights, "core"), layers=core["layers"])
             self._read, self._correct, self._gate = (
                 Linear(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in ("read", "correct", "gate")
             )
@@ -50,7 +50,7 @@ class ForecastModel:
             self._fits(weights)
             self._blank = self.start(0)
         except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise ModelFileError(f"this is no forecaster that can be played: {str(error).splitlines()[0]}") from None
+            raise unplayable("forecaster", error) from None
 
     def _fits(self, weights: Mapping[str, np.ndarray]) -> None:
         """Raises ValueError where the head's weights are not of the codec's sizes."""

@@ -15,7 +15,7 @@ import polars as pl
 
 from recurra import textfile
 from recurra.codec.text import PADDING, UNKNOWN, TextCodec
-from recurra.errors import DataError, ModelFileError, RecipeError, StateError
+from recurra.errors import DataError, RecipeError, StateError
 from recurra.runtime.cache import Cache
 from recurra.runtime.dynamic import Dynamic, Learner
 from recurra.runtime.generation import RECENT, Generation
@@ -23,6 +23,7 @@ from recurra.runtime.language import Network
 from recurra.runtime.scored import Scored
 from recurra.runtime.stream import State
 from recurra.runtime.surprise import Part, Surprise, floors, measures, shares
+from recurra.runtime.weights import unplayable
 from recurra.search import beam
 from recurra.search.sampling import Sampling
 from recurra.search.settings import Search
@@ -52,9 +53,7 @@ class GenerateModel:
             if self.network.vocabulary != self.codec.size:
                 raise ValueError(f"{self.network.vocabulary} tokens in the network, {self.codec.size} in the codec")
         except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise ModelFileError(
-                f"this is no language model that can be played: {str(error).splitlines()[0]}"
-            ) from None
+            raise unplayable("language model", error) from None
         self.opening = opening(self.codec)
 
     def with_cache(self, cache: Cache | None) -> Self:

@@ -10,6 +10,7 @@ import numpy as np
 
 from recurra.errors import ModelFileError
 from recurra.runtime.layers import Linear, Recurrent
+from recurra.runtime.weights import under
 
 Arrays = dict[str, np.ndarray]
 
@@ -23,12 +24,7 @@ class Network:
         self.vocabulary, width = self.embedding.shape
         self._core: list[Recurrent] = []
         for layer in core:
-            inside = {
-                name.removeprefix(f"{layer['name']}."): array
-                for name, array in weights.items()
-                if name.startswith(f"{layer['name']}.")
-            }
-            self._core.append(Recurrent(layer["kind"], inside, layers=layer["layers"]))
+            self._core.append(Recurrent(layer["kind"], under(weights, layer["name"]), layers=layer["layers"]))
             if self._core[-1].inputs != width:
                 raise ModelFileError(f"{layer['name']} has {self._core[-1].inputs} inputs after a layer of {width}")
             width = self._core[-1].hidden

@@ -6,13 +6,15 @@ not built, in `recurra.runtime.plain` by elementwise numpy operations, slower an
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from recurra.errors import DataError, ModelFileError, StateError, UnsupportedError
 from recurra.runtime import plain
 from recurra.runtime.bound import Bound, PlainStep
+from recurra.runtime.weights import bias, matrix, refuse_further
 
 try:
     from recurra import _core
@@ -22,6 +24,7 @@ except ImportError:
 COMPILED = _core is not None
 """Whether the C++ kernels are there."""
 
+PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 STATE_NAMES = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",), "rnn_tanh": ("h",), "rnn_relu": ("h",)}
 
 
@@ -31,20 +34,19 @@ class Recurrent:
     `cell`: "lstm", "gru", "rnn" (or "rnn_tanh", the same) or "rnn_relu". `weights`: torch's names and shapes, weight_ih_l0 [G*H, I],
     weight_hh_l0 [G*H, H], bias_ih_l0 and bias_hh_l0 [G*H] (both may be absent), and so on for each of the `layers`.
 
-    It plays the plain cells, in eval mode: LayerNorm, peepholes and projections change the equations, and are refused by the names
-    of their weights. Zoneout and coupled gates can't be seen in the weights: whoever exports a model must refuse them.
+    It plays torch's equations. Dropout of any kind acts in training alone, so there is nothing to play. Layer norm, peepholes, coupled
+    gates and projections are not played, and refused by their weights. Zoneout leaves none: a layer that was trained with it mixes old and
+    new state also when it is used, which the runtime doesn't know and doesn't do.
 
-    Raises UnsupportedError for an unknown cell, ModelFileError where a weight is missing, has the wrong shape, or is none of these.
+    Raises UnsupportedError for an unknown cell, ModelFileError where a weight is missing, has the wrong shape or is none of these.
     """
 
     state_names: tuple[str, ...]
 
     def __init__(self, cell: str, weights: Mapping[str, np.ndarray], *, layers: int):
-        if cell not in STATE_NAMES:
-            raise UnsupportedError(f"the runtime plays the cells {', '.join(STATE_NAMES)}, not '{cell}'")
-        if not _whole(layers) or layers < 1:
-            raise ModelFileError(f"a stack has layers, a whole number from 1 on, not {layers!r}")
-        _refuse_others(weights, [f"_l{k}" for k in range(layers)])
+        if not isinstance(cell, str) or cell not in STATE_NAMES:
+            raise UnsupportedError(f"the runtime plays the cells {', '.join(STATE_NAMES)}, not {cell!r}")
+        _check_layers(layers)
         self.cell = cell
         self.layers = layers
         self.state_names = STATE_NAMES[cell]
@@ -53,7 +55,7 @@ class Recurrent:
         self._weights: list[tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]] = []
         width = 0
         for k in range(layers):
-            ih, hh = _matrix(weights, f"weight_ih_l{k}"), _matrix(weights, f"weight_hh_l{k}")
+            ih, hh = matrix(weights, f"weight_ih_l{k}"), matrix(weights, f"weight_hh_l{k}")
             hidden = hh.shape[1]
             if k == 0:
                 self.inputs, self.hidden = ih.shape[1], hidden
@@ -65,12 +67,17 @@ class Recurrent:
             for name, array in zip(want, (ih, hh), strict=True):
                 if array.shape != want[name]:
                     raise ModelFileError(f"{name} of this {cell} must have shape {want[name]}, not {array.shape}")
-            self._weights.append((ih, hh, _bias(weights, f"bias_ih_l{k}", ih), _bias(weights, f"bias_hh_l{k}", ih)))
+            of_x, of_h = (bias(weights, f"bias_{of}_l{k}", len(ih)) for of in ("ih", "hh"))
+            self._weights.append((ih, hh, of_x, of_h))
             self._stack.add(*self._weights[-1])
             width = hidden
+        refuse_further(weights, [f"{part}_l{k}" for part in PARTS for k in range(layers)], layers)
 
     def start(self, rows: int) -> tuple[np.ndarray, ...]:
-        """The state before the first frame: zeros [layers, rows, H] float32, one array per name in `state_names`. Raises DataError."""
+        """The state before the first frame: zeros [layers, rows, H] float32, one array per name in `state_names`.
+
+        Raises DataError where rows is no whole number from 0 on.
+        """
         if not _whole(rows) or rows < 0:
             raise DataError(f"rows must be a whole number from 0 on, not {rows!r}")
         return tuple(np.zeros((self.layers, rows, self.hidden), np.float32) for _ in self.state_names)
@@ -80,22 +87,25 @@ class Recurrent:
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """x [rows, T, I] and the state -> the top layer's output [rows, T, H] and the NEW state; the inputs are never changed.
 
-        `lengths` [rows]: frames from there on give 0 and leave the state alone.
+        `lengths` [rows], whole numbers: frames from there on give 0 and leave the state alone.
         Raises DataError for a wrong x or lengths, StateError for a wrong state.
         """
-        x = _numbers(x, self.inputs)
+        x = _numbers(x, "x")
+        if x.ndim != 3 or x.shape[2] != self.inputs:
+            raise DataError(f"x must be [rows, frames, {self.inputs}], not {list(x.shape)}")
         rows, frames, _ = x.shape
         shape = (self.layers, rows, self.hidden)
         if not isinstance(state, tuple | list) or len(state) != len(self.state_names):
-            what = f"{len(state)} arrays" if isinstance(state, tuple | list) else type(state).__name__
+            found = f"{len(state)} arrays" if isinstance(state, tuple | list) else type(state).__name__
             raise StateError(
-                f"the state of {self.cell} is ({', '.join(self.state_names)}), not {what}: begin with start(rows)"
+                f"the state of {self.cell} is ({', '.join(self.state_names)}), not {found}: begin with start(rows)"
             )
-        for name, part in zip(self.state_names, state, strict=True):
-            if np.shape(part) != shape:
-                raise StateError(f"state {name} must be {list(shape)}, not {list(np.shape(part))}")
-        last = [np.ascontiguousarray(part, np.float32) for part in state]
-        lengths = None if lengths is None else _lengths(lengths, rows, frames)
+        last = [_numbers(part, f"state {name}", StateError) for name, part in zip(self.state_names, state, strict=True)]
+        for name, part in zip(self.state_names, last, strict=True):
+            if part.shape != shape:
+                raise StateError(f"state {name} must be {list(shape)}, not {list(part.shape)}")
+        if lengths is not None:
+            lengths = _lengths(lengths, rows, frames)
         y = np.empty((rows, frames, self.hidden), np.float32)
         new = tuple(np.empty(shape, np.float32) for _ in last)
         c, cn = (last[1], new[1]) if len(last) > 1 else (None, None)
@@ -106,7 +116,8 @@ class Recurrent:
         """`rows` streams bound to buffers of their own, starting from zeros: a step is one call without arguments or copies.
 
         `weights`: "float32" gives the bits of calling the layers; "bfloat16" halves the memory that a step must read and "int8"
-        quarters it, each with an error (see docs/benchmarks.md). They are packed anew, once, here.
+        quarters it, each with an error (see docs/benchmarks.md). They are packed anew, once, here. int8 takes an h beyond [-1, 1]
+        as -1 or 1: the layers never make one, a state that the caller sets may hold one.
         Raises DataError where rows is no number from 1 on; UnsupportedError for other weights, for int8 with rnn_relu, and for int8 where
         a weight is not finite.
         """
@@ -138,12 +149,10 @@ class Bidirectional:
     """
 
     def __init__(self, cell: str, weights: Mapping[str, np.ndarray], *, layers: int):
+        _check_layers(layers)
         self.cell = cell
         self.layers = layers
         self._pairs: list[tuple[Recurrent, Recurrent]] = []
-        if not _whole(layers) or layers < 1:
-            raise ModelFileError(f"a stack has layers, a whole number from 1 on, not {layers!r}")
-        _refuse_others(weights, [f"_l{k}{back}" for k in range(layers) for back in ("", "_reverse")])
         for k in range(layers):
             ahead = {name[: -len(f"{k}")] + "0": value for name, value in weights.items() if name.endswith(f"_l{k}")}
             end = f"_l{k}_reverse"
@@ -155,6 +164,8 @@ class Bidirectional:
             width = above[0].inputs if k == 0 else 2 * below[0].hidden
             if above[1].hidden != above[0].hidden or {above[0].inputs, above[1].inputs} != {width}:
                 raise ModelFileError(f"layer {k} must read {width} values in both directions, and give as many in each")
+        ends = tuple(f"_l{k}{end}" for k in range(layers) for end in ("", "_reverse"))
+        refuse_further(weights, [name for name in weights if name.endswith(ends)], layers)
         self.inputs, self.hidden = self._pairs[0][0].inputs, self._pairs[0][0].hidden
 
     def __call__(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
@@ -162,7 +173,9 @@ class Bidirectional:
 
         `lengths` [rows]: frames from there on give 0, whatever x holds there. Raises DataError for a wrong x or lengths.
         """
-        x = _numbers(x, self.inputs)
+        x = _numbers(x, "x")
+        if x.ndim != 3 or x.shape[2] != self.inputs:
+            raise DataError(f"x must be [rows, frames, {self.inputs}], not {list(x.shape)}")
         rows, frames, _ = x.shape
         lengths = np.full(rows, frames, np.int64) if lengths is None else _lengths(lengths, rows, frames)
         t = np.arange(frames)
@@ -206,7 +219,7 @@ class Linear:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """x [..., I] -> [..., O] float32. Raises DataError for another last axis."""
-        x = np.ascontiguousarray(x, np.float32)
+        x = _numbers(x, "x")
         if x.ndim < 1 or x.shape[-1] != self.inputs:
             raise DataError(f"x must be [..., {self.inputs}], not {list(x.shape)}")
         flat = x.reshape(int(np.prod(x.shape[:-1])), self.inputs)
@@ -255,54 +268,35 @@ def _stack(cell: str):
     return plain.Stack(cell)
 
 
-def _whole(number: object) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+def _whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _numbers(x: np.ndarray, inputs: int) -> np.ndarray:
-    """x as float32 [rows, T, inputs]. Raises DataError."""
+def _check_layers(layers: Any) -> None:
+    if not _whole(layers) or layers < 1:
+        raise ModelFileError(f"a stack has a whole number of layers, at least 1, not {layers!r}")
+
+
+def _numbers(value: Any, name: str, error: type[DataError | StateError] = DataError) -> np.ndarray:
+    """float32, contiguous; what is no real number is refused."""
     try:
-        x = np.ascontiguousarray(x, np.float32)
-    except (TypeError, ValueError):
-        raise DataError(f"x must be numbers [rows, frames, {inputs}], not {str(x)[:40]!r}") from None
-    if x.ndim != 3 or x.shape[2] != inputs:
-        raise DataError(f"x must be [rows, frames, {inputs}], not {list(x.shape)}")
-    return x
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        raise error(f"{name} must be an array of numbers, not a ragged {type(value).__name__}") from None
+    if not np.can_cast(array.dtype, np.float32, "same_kind"):
+        raise error(f"{name} must be an array of numbers, not of {array.dtype}")
+    return np.ascontiguousarray(array, np.float32)
 
 
-def _lengths(lengths: np.ndarray, rows: int, frames: int) -> np.ndarray:
-    """int64 [rows]. Raises DataError."""
-    found = np.asarray(lengths)
-    whole = found.dtype.kind in "iu" or not found.size
-    if not whole or found.shape != (rows,) or (rows and (found.min() < 0 or found.max() > frames)):
-        raise DataError(f"lengths must be {rows} whole numbers between 0 and {frames}, not {str(found.tolist())[:60]}")
-    return np.ascontiguousarray(found, np.int64)
-
-
-def _refuse_others(weights: Mapping[str, np.ndarray], ends: Sequence[str]) -> None:
-    """Raises ModelFileError where a weight is none of a plain layer's whose names end so: dropped, the answer would be wrong."""
-    known = {f"{name}{end}" for end in ends for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-    others = sorted(set(weights) - known)
-    if others:
-        raise ModelFileError(
-            f"the runtime plays no weight '{others[0]}' here: these layers have {', '.join(sorted(known))}; give the right number of "
-            "layers and directions, and train without what adds others (LayerNorm, peepholes, projections)"
+def _lengths(value: Any, rows: int, frames: int) -> np.ndarray:
+    """[rows] int64, checked."""
+    try:
+        lengths = np.asarray(value)
+    except ValueError:
+        lengths = np.asarray(None)
+    fits = lengths.shape == (rows,) and (not rows or lengths.dtype.kind in "iu")
+    if not fits or (rows and (lengths.min() < 0 or lengths.max() > frames)):
+        raise DataError(
+            f"lengths must be {rows} whole number(s) between 0 and {frames}, not {' '.join(str(value).split())[:60]}"
         )
-
-
-def _matrix(weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in weights:
-        raise ModelFileError(f"the weight {name} is missing; there are {', '.join(sorted(weights)) or 'none'}")
-    array = np.ascontiguousarray(weights[name], np.float32)
-    if array.ndim != 2:
-        raise ModelFileError(f"{name} must be a matrix, not of shape {array.shape}")
-    return array
-
-
-def _bias(weights: Mapping[str, np.ndarray], name: str, like: np.ndarray) -> np.ndarray | None:
-    if name not in weights:
-        return None
-    array = np.ascontiguousarray(weights[name], np.float32)
-    if array.shape != like.shape[:1]:
-        raise ModelFileError(f"{name} must have shape {like.shape[:1]}, not {array.shape}")
-    return array
+    return np.ascontiguousarray(lengths, np.int64)

@@ -14,6 +14,7 @@ from recurra.runtime.generate import GenerateModel
 from recurra.runtime.summarise import SummariseModel
 from recurra.runtime.tag import TagModel
 from recurra.runtime.translate import TranslateModel
+from recurra.runtime.weights import Weights
 
 PLAYERS: dict[str, Any] = {
     "forecast": ForecastModel,
@@ -43,7 +44,13 @@ def make(
     digest: str,
     files: Mapping[str, str],
 ) -> Any:
-    """A model from the parts of a model file; files: its further JSON files, e.g. tokenizer.json. Raises ModelFileError."""
+    """A model from the parts of a model file; files: its further JSON files, e.g. tokenizer.json.
+
+    Raises ModelFileError, also where a layer has no weights, or a weight is read by no layer.
+    """
     if task not in PLAYERS:
         raise ModelFileError(f"this recurra can't play the task '{task}': {nearest(task, PLAYERS)}")
-    return PLAYERS[task](manifest, weights, digest, files)
+    arrays = Weights(weights)
+    model = PLAYERS[task](manifest, arrays, digest, files)
+    arrays.check(task, manifest["layers"])
+    return model

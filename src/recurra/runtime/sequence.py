@@ -14,6 +14,7 @@ from recurra.codec.text import UNKNOWN
 from recurra.runtime.attention import Attention, Memory
 from recurra.runtime.language import Softmax, log_softmax
 from recurra.runtime.layers import Bidirectional, Embedding, Linear, Recurrent, tanh
+from recurra.runtime.weights import under
 
 Arrays = dict[str, np.ndarray]
 GROUP = 64  # sources that are read side by side
@@ -50,9 +51,6 @@ class EncoderDecoder:
     def __init__(self, layers: Sequence[Mapping[str, Any]], weights: Mapping[str, np.ndarray]) -> None:
         described = {layer["name"]: layer for layer in layers}
 
-        def inside(name: str) -> dict[str, np.ndarray]:
-            return {n.removeprefix(f"{name}."): v for n, v in weights.items() if n.startswith(f"{name}.")}
-
         def linear(name: str) -> Linear:
             return Linear(weights[f"{name}.weight"], weights[f"{name}.bias"])
 
@@ -60,7 +58,7 @@ class EncoderDecoder:
             found = [layer for layer in layers if layer["name"].startswith(f"{name}.layers.")]
             make = [Bidirectional if layer["both"] else Recurrent for layer in found]
             return [
-                (cls(layer["kind"], inside(layer["name"]), layers=1), bool(layer["residual"]))
+                (cls(layer["kind"], under(weights, layer["name"]), layers=1), bool(layer["residual"]))
                 for cls, layer in zip(make, found, strict=True)
             ]
 
@@ -70,7 +68,7 @@ class EncoderDecoder:
         self._encoder = stack("encoder")
         self._decoder: list[tuple[Recurrent, bool]] = stack("decoder")  # type: ignore[assignment]
         self._bridge = [linear(name) for name in described if name.startswith("bridge.")]
-        self._attention = Attention(described["attention"], inside("attention"))
+        self._attention = Attention(described["attention"], under(weights, "attention"))
         self._read, read = linear("decoder.read"), described["decoder.read"]
         self.feeds, self.wait = read["shape"] == "feeding", read["wait"]
         output = weights[f"{words}.weight"] if described["softmax"]["tied"] else weights["softmax.weight"]
@@ -131,7 +129,7 @@ class EncoderDecoder:
         ids = np.zeros((len(sources), int(lengths.max())), np.int64)
         for row, some in zip(ids, sources, strict=True):
             row[: len(some)] = some
-        x = self._read_words(known(ids, self._read_words.size))
+        x = scaled(self._read_words(known(ids, self._read_words.size)))
         y = x
         for layer, residual in self._encoder:
             y = layer(x, lengths) if isinstance(layer, Bidirectional) else layer(x, layer.start(len(x)), lengths)[0]
@@ -168,7 +166,7 @@ class EncoderDecoder:
             arrays.update((name, part[0]) for name, part in zip(names, after, strict=True))
             return x[:, : y.shape[2]] + y[:, 0] if residual else y[:, 0]
 
-        e = self._write_words(known(ids, self._write_words.size))
+        e = scaled(self._write_words(known(ids, self._write_words.size)))
         top = run(0, np.concatenate([e, rows.arrays["output"]], 1) if self.feeds else e)
         if self.feeds:
             for k in range(1, len(self._decoder)):
@@ -217,6 +215,11 @@ class EncoderDecoder:
             taken = log_sigmoid(-gate[row]) + np.log(np.maximum(copied, TINY))
             whole[row, :size] = np.logaddexp(own, taken)
         return whole
+
+
+def scaled(e: np.ndarray) -> np.ndarray:
+    """Vectors [..., E] times the root of E."""
+    return e * np.float32(e.shape[-1] ** 0.5)
 
 
 def known(ids: np.ndarray, vocabulary: int) -> np.ndarray:

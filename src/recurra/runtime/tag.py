@@ -16,12 +16,13 @@ import polars as pl
 from recurra.codec.tag_floor import TagFloor
 from recurra.codec.tags import Tags, split
 from recurra.codec.text import UNKNOWN, CharacterView, TextCodec
-from recurra.errors import DataError, ModelFileError, RecurraError, StateError, UnsupportedError
+from recurra.errors import DataError, RecurraError, StateError, UnsupportedError
 from recurra.runtime.layers import Recurrent
 from recurra.runtime.scored import Scored
 from recurra.runtime.stream import State
 from recurra.runtime.tag_network import TagNetwork
 from recurra.runtime.tag_scores import score
+from recurra.runtime.weights import unplayable
 from recurra.search.viterbi import Chain
 from recurra.textfile import Sentence, sentences
 
@@ -65,7 +66,7 @@ class TagModel:
             parts = zip(("transitions", "start", "end"), self.tags.legal(), strict=True)
             self._chain = Chain(*(np.where(allowed, weights[f"crf.{name}"], -np.inf) for name, allowed in parts))
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-            raise ModelFileError(f"this is no tagger that can be played: {str(error).splitlines()[0]}") from None
+            raise unplayable("tagger", error) from None
 
     @property
     def streams(self) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 
 from recurra.codec.text import PADDING, CharacterView, TextCodec
 from recurra.runtime.layers import Bidirectional, Embedding, Linear, Recurrent
+from recurra.runtime.weights import under
 
 
 class TagNetwork:
@@ -24,10 +25,6 @@ class TagNetwork:
         letters: CharacterView | None,
     ) -> None:
         layers = {layer["name"]: layer for layer in described}
-
-        def inside(name: str) -> dict[str, np.ndarray]:
-            return {n.removeprefix(f"{name}."): v for n, v in weights.items() if n.startswith(f"{name}.")}
-
         self.text, self.letters = text, letters
         self._words = Embedding(weights["words.weight"])
         width, sizes = self._words.outputs, {"words": (self._words.size, text.size)}
@@ -36,7 +33,7 @@ class TagNetwork:
             self._letters = Embedding(weights["letters.weight"])
             sizes["letters"] = self._letters.size, letters.size
             if layers["spelling"]["kind"] == "lstm":
-                self._spelling = Bidirectional("lstm", inside("spelling"), layers=1)
+                self._spelling = Bidirectional("lstm", under(weights, "spelling"), layers=1)
                 width += 2 * self._spelling.hidden
                 sizes["spelling"] = self._spelling.inputs, self._letters.outputs
             else:
@@ -45,7 +42,7 @@ class TagNetwork:
                 sizes["spelling"] = self._spelling.inputs, 3 * self._letters.outputs
         core = layers["core"]
         both = core["direction"] == "both"
-        made = (Bidirectional if both else Recurrent)(core["kind"], inside("core"), layers=core["layers"])
+        made = (Bidirectional if both else Recurrent)(core["kind"], under(weights, "core"), layers=core["layers"])
         self._both, self.forward = (made, None) if isinstance(made, Bidirectional) else (None, made)
         self.ahead = int(layers["read"]["ahead"])
         self.read = Linear(weights["read.weight"], weights["read.bias"])

@@ -14,9 +14,10 @@ import numpy as np
 from recurra.codec.pairs import PairCodec
 from recurra.codec.text import PADDING, UNKNOWN
 from recurra.codec.words import word_index, words
-from recurra.errors import DataError, ModelFileError, RecipeError, UnsupportedError
+from recurra.errors import DataError, RecipeError, UnsupportedError
 from recurra.pairfile import Pair
 from recurra.runtime.sequence import EncoderDecoder, Rows, Source
+from recurra.runtime.weights import unplayable
 from recurra.search import beam
 from recurra.search.beam import Hypothesis, Task
 from recurra.search.sample import sample
@@ -70,7 +71,7 @@ class Writer:
             if self.networks[0].vocabulary != self.codec.vocabulary:
                 raise ValueError(f"{self.networks[0].vocabulary} tokens in the network, {self.codec.vocabulary} in the codec")
         except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise ModelFileError(f"this model can't be played: {str(error).splitlines()[0]}") from None
+            raise unplayable("model of two texts", error) from None
 
     def ensemble(self, *others: "Writer") -> "Writer":
         """This model and others as one: the mean of their probabilities, token by token. Raises RecipeError for other tokens."""

@@ -171,9 +171,13 @@ class _Search:
         return [self._onwards(one, weights) for one in going]
 
     def _candidates(self, parent: _Open, logp: np.ndarray, best: np.ndarray) -> list[int]:
-        wanted = parent.progress.wanted() if parent.progress.open else []
-        tokens = dict.fromkeys([*best.tolist(), *wanted])
-        return [token for token in tokens if logp[token] > NEVER]
+        """Tokens that may follow: the best, and those of phrases that are still to come, while there is room for these."""
+        progress, task = parent.progress, self.tasks[parent.sentence]
+        if not progress.open:
+            return [token for token in best.tolist() if logp[token] > NEVER]
+        room = task.most - len(parent.text.ids) - 2 - sum(map(len, task.phrases))
+        tokens = dict.fromkeys([*best.tolist(), *progress.wanted()])
+        return [token for token in tokens if logp[token] > NEVER and progress.after(token).bank + room >= 0]
 
     def _may_end(self, one: _Grown, length: int) -> bool:
         return length > self.settings.min_length and one.parent.progress.done

@@ -41,7 +41,9 @@ class Generate:
     )
     alpha: float = Field(default=0.0, ge=0, description="weight of the squares of the output (AR)")
     beta: float = Field(default=0.0, ge=0, description="weight of the squares of the output's changes (TAR)")
-    vary: bool = Field(default=False, description="learn from chunks of random length, as AWD-LSTM")
+    vary: bool = Field(
+        default=False, description="learn from chunks of random length, with learning rates to match, as AWD-LSTM"
+    )
     cutoffs: tuple[int, ...] = Field(
         default=(), description="adaptive softmax: first ids of the clusters of rare tokens, e.g. 2000,10000"
     )

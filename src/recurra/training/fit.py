@@ -43,7 +43,8 @@ def train(
 
     Four typed parts decide the run, e.g. train(Forecast(horizon=24), Series("data.csv"), core=Core(hidden=64),
     fit=Fit(seed=1), out="model"). While it runs, checkpoints lie in `<out>.training`; `resume` goes on from the last one
-    there, with the same result as if nothing had happened. `overwrite` allows an existing model, or the checkpoints of
+    there, with the same result as if nothing had happened. The model's `manifest["training"]["history"]` has a row for each
+    epoch. `overwrite` allows an existing model, or the checkpoints of
     an interrupted run, to be replaced. It runs on `devices` devices of each of `nodes` machines.
 
     Raises DataError, RecipeError (an interrupted run lies there), ModelFileError (out exists).

@@ -1,12 +1,14 @@
 """The one LightningModule: the only place that divides a loss, logs and steps."""
 
+import math
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from recurra.data.batch import Batch, Batches
@@ -17,19 +19,17 @@ NON_MONOTONE = 5  # epochs that the validation loss is compared with, before wei
 
 
 class Training(pl.LightningModule):
-    """Trains any task: carries its state from batch to batch and cuts the gradient between them.
-
-    history: of each epoch its number, the mean loss in training, the learning rate at its end, its seconds, and, where there is a
-    validation part, its loss and error.
-    """
+    """Trains any task: carries its state from batch to batch and cuts the gradient between them."""
 
     def __init__(self, task: Task, fit: Fit, train: Batches, validation: Batches | None) -> None:
         super().__init__()
         self.task, self.fit, self.train_batches, self.validation_batches = task, fit, train, validation
         self._state: CoreState | None = None
         self._totals = torch.zeros(4, dtype=torch.float64)
-        self.history: list[dict[str, float]] = []
-        self._share = 1.0
+        self._scale = 1.0
+        self.history: list[dict[str, float | None]] = []
+        """A row an epoch: epoch (from 1), the mean loss in training, that of validation and its error (None where there is none, or it
+        is not finite), the highest learning rate of the last step, and the seconds that training and validation took."""
 
     def _output(self, batch: Batch) -> Any:
         output, state = self.task(batch, None if batch.fresh else self._state)
@@ -42,27 +42,19 @@ class Training(pl.LightningModule):
         total, count = self.task.loss(self._output(batch), batch)
         loss = total / count.clamp(min=1.0)
         self.log("loss", loss, prog_bar=True, batch_size=1)
-        self._learnt += torch.stack([total.detach(), count.detach()]).to(self._learnt)
+        self._learnt += torch.stack([total.detach(), count.detach()])
         return loss
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        self._share = batch.share
-
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        rates = [group["lr"] for group in optimizer.param_groups]
-        for group in optimizer.param_groups:
-            group["lr"] *= self._share
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        for group, lr in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = lr
 
     def validation_step(self, batch: Batch) -> None:
         output = self._output(batch)
         found = [*self.task.loss(output, batch), *self.task.error(output, batch)]
         self._totals += torch.tensor([float(part) for part in found], dtype=torch.float64)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self._scale = batch.scale
+
     def on_train_epoch_start(self) -> None:
-        self._learnt, self._since = torch.zeros(2, dtype=torch.float64, device=self.device), time.monotonic()
+        self._learnt, self._started = torch.zeros(2, device=self.device, dtype=torch.float64), time.monotonic()
         self.task.begin(self.current_epoch)
         if self.fit.schedule.startswith("divide"):
             for group in self._optimiser().param_groups:
@@ -75,28 +67,41 @@ class Training(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._state = self._kept
         totals = self.trainer.strategy.reduce(self._totals.to(self.device), reduce_op="sum").tolist()
-        loss, error = totals[0] / max(totals[1], 1.0), totals[2] / max(totals[3], 1.0)
+        loss, error = (float(totals[k] / max(totals[k + 1], 1.0)) for k in (0, 2))
         self.task.heard(loss)
         self.log("validation_loss", loss, prog_bar=True)
         self.log("validation_error", error)
-        self._record({"validation loss": loss, "validation error": error})
+        # both now, since the checkpoint of the epoch is saved after validation
+        self._enter(loss, error)
+        if self.fit.schedule == "plateau":
+            cast(ReduceLROnPlateau, self.lr_schedulers()).step(loss)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):  # which lightning would step too late
+            scheduler.step()
 
     def on_train_epoch_end(self) -> None:
         if self.validation_batches is None:
-            self._record({})
+            self._enter(None, None)
 
-    def _record(self, found: dict[str, float]) -> None:
-        """Add an epoch to the history, before its checkpoint is written."""
+    def _enter(self, loss: float | None, error: float | None) -> None:
+        """The epoch's row in the history."""
         total, count = self.trainer.strategy.reduce(self._learnt, reduce_op="sum").tolist()
-        row = {"epoch": self.current_epoch + 1, "loss": total / max(count, 1.0), **found}
-        row["learning rate"] = max(group["lr"] / group["factor"] for group in self._optimiser().param_groups)
-        self.history.append(row | {"seconds": round(time.monotonic() - self._since, 1)})
+        row = {
+            "epoch": self.current_epoch + 1,
+            "loss": total / max(count, 1.0),
+            "validation_loss": loss,
+            "validation_error": error,
+            "learning_rate": self._rate,
+            "seconds": round(time.monotonic() - self._started, 2),
+        }
+        self.history.append({k: v if v is None or math.isfinite(v) else None for k, v in row.items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history = list(checkpoint["history"])
+        self.history = list(checkpoint.get("history", []))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
@@ -107,6 +112,16 @@ class Training(pl.LightningModule):
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         return [] if self.validation_batches is None else DataLoader(self.validation_batches, batch_size=None)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        groups = optimizer.param_groups
+        planned = [group["lr"] for group in groups]
+        self._rate = max(planned)
+        for group in groups:
+            group["lr"] *= self._scale
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        for group, rate_planned in zip(groups, planned, strict=True):  # what the schedule and a checkpoint must hold
+            group["lr"] = rate_planned
 
     def _optimiser(self) -> torch.optim.Optimizer:
         return self.trainer.optimizers[0]
@@ -132,7 +147,7 @@ class Training(pl.LightningModule):
             cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, highest, total_steps=steps + 1, pct_start=0.1)
             return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
         if fit.schedule == "plateau" and self.validation_batches is not None:
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.25, patience=0)
+            plateau = ReduceLROnPlateau(optimiser, factor=0.25, patience=0)
             return {
                 "optimizer": optimiser,
                 "lr_scheduler": {"scheduler": plateau, "interval": "epoch", "monitor": "validation_loss"},
