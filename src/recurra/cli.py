@@ -90,7 +90,8 @@ def evaluate(
         Path | None, typer.Option(help="generate: the training text, from which the n-gram floors learn")
     ] = None,
     target: Annotated[
-        Path | None, typer.Option(help="translate, summarise: file with a line for each of the data's, where that is plain text")
+        Path | None,
+        typer.Option(help="translate, summarise: file with a line for each of the data's, where that is plain text"),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:

@@ -10,7 +10,9 @@ import typer
 
 from recurra.errors import RecipeError, RecurraError
 
-Models = Annotated[list[Path], typer.Argument(help="model folder; several answer together: the mean of their probabilities")]
+Models = Annotated[
+    list[Path], typer.Argument(help="model folder; several answer together: the mean of their probabilities")
+]
 Beam = Annotated[int, typer.Option(help="hypotheses side by side; 1: greedy")]
 LengthPenalty = Annotated[float, typer.Option(help="GNMT's: 0 for the most probable text, more for longer ones")]
 CoveragePenalty = Annotated[float, typer.Option(help="GNMT's: weight of what was never attended to")]
@@ -25,7 +27,9 @@ def translate(
     coverage_penalty: CoveragePenalty = 0.0,
     n_best: Annotated[int, typer.Option(help="translations a sentence, no two alike")] = 1,
     no_repeat: NoRepeat = None,
-    unknown: Annotated[str, typer.Option(help="unknown words: never, replace (by the word attended to), keep")] = "never",
+    unknown: Annotated[
+        str, typer.Option(help="unknown words: never, replace (by the word attended to), keep")
+    ] = "never",
     prefix: Annotated[str | None, typer.Option(help="how every translation begins")] = None,
     phrase: Annotated[list[str] | None, typer.Option(help="what must stand in it; may be given more than once")] = None,
     attention: Annotated[bool, typer.Option("--attention", help="show which words each word attended to")] = False,
@@ -48,7 +52,10 @@ def translate(
     for line in ran:
         with ran.named():
             (answer,) = player.translate(
-                [line], search, prefixes=None if prefix is None else [prefix], phrases=None if phrase is None else [phrase]
+                [line],
+                search,
+                prefixes=None if prefix is None else [prefix],
+                phrases=None if phrase is None else [phrase],
             )
             if json_output:
                 print(as_json(answer), flush=True)

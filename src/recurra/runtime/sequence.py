@@ -12,7 +12,7 @@ import numpy as np
 
 from recurra.codec.text import UNKNOWN
 from recurra.runtime.attention import Attention, Memory
-from recurra.runtime.language import Softmax, log_softmax
+from recurra.runtime.language import Softmax
 from recurra.runtime.layers import Bidirectional, Embedding, Linear, Recurrent, tanh
 from recurra.runtime.weights import under
 
@@ -72,7 +72,9 @@ class EncoderDecoder:
         self._read, read = linear("decoder.read"), described["decoder.read"]
         self.feeds, self.wait = read["shape"] == "feeding", read["wait"]
         output = weights[f"{words}.weight"] if described["softmax"]["tied"] else weights["softmax.weight"]
-        self._softmax = Softmax(np.ascontiguousarray(output, np.float32), np.asarray(weights["softmax.bias"], np.float32))
+        self._softmax = Softmax(
+            np.ascontiguousarray(output, np.float32), np.asarray(weights["softmax.bias"], np.float32)
+        )
         self._pointer = linear("pointer") if "pointer" in described else None
         self._check()
 

@@ -48,7 +48,9 @@ class SummariseModel(Writer):
             texts = [row[0] or "" for row in documenttable.texts(table, (column,))]
         found = self.write(texts, search or DEFAULT)
         columns = {"text": pl.String, "score": pl.Float64, "ended": pl.Boolean}
-        return pl.DataFrame({k: pl.Series([getattr(one, k) for one in found], dtype=kind) for k, kind in columns.items()})
+        return pl.DataFrame(
+            {k: pl.Series([getattr(one, k) for one in found], dtype=kind) for k, kind in columns.items()}
+        )
 
     def evaluate(self, source: Any, target: Any = None, search: Search | None = None) -> Scored:
         """Score summaries of documents (a list of `Pair`, a table, or two files) against theirs, beside the first words of each document.
@@ -56,7 +58,9 @@ class SummariseModel(Writer):
         ROUGE-1, 2 and L are the F of rouge-score, with stemming, the mean over documents, in hundredths; the floor takes as many
         words as the given summaries have in the mean. Raises DataError, UnsupportedError.
         """
-        pairs = list(source) if isinstance(source, list | tuple) else list(pairfile.pairs(source, target, **self.columns))
+        pairs = (
+            list(source) if isinstance(source, list | tuple) else list(pairfile.pairs(source, target, **self.columns))
+        )
         if not pairs:
             raise DataError("there is no document to score")
         need("rouge_score")
@@ -86,4 +90,7 @@ class SummariseModel(Writer):
 
 def _rouge(scorer: Any, pairs: Sequence[Pair], texts: Sequence[str]) -> dict[str, float]:
     found = [scorer.score(pair.target, text) for pair, text in zip(pairs, texts, strict=True)]
-    return {f"ROUGE-{name.removeprefix('rouge')}": 100 * float(np.mean([one[name].fmeasure for one in found])) for name in ROUGE}
+    return {
+        f"ROUGE-{name.removeprefix('rouge')}": 100 * float(np.mean([one[name].fmeasure for one in found]))
+        for name in ROUGE
+    }

@@ -38,11 +38,15 @@ class TranslateModel(Writer):
         return self.write([texts] if isinstance(texts, str) else texts, search, prefixes=prefixes, phrases=phrases)
 
     def predict(self, source: Any, search: Search | None = None) -> pl.DataFrame:
-        """Translate every line of a file of plain text, or every text of a list: a row for each of the `n_best`, with its sentence (from 1),
+        """Translate every line of a file of plain text, or every text of a list: a row for each of the `n_best`, with sentence (from 1),
         rank (from 1), text, score, ended, and the alignment of the best ("0-0 1-2": source word - word). Raises DataError.
         """
         rows: dict[str, list[Any]] = {name: [] for name in ("sentence", "rank", "text", "score", "ended", "alignment")}
-        lines = iter(source) if isinstance(source, list | tuple) else (line.strip() for line in textfile.lines(Path(source)))
+        lines = (
+            iter(source)
+            if isinstance(source, list | tuple)
+            else (line.strip() for line in textfile.lines(Path(source)))
+        )
         number = 0
         while block := list(islice(lines, HELD)):
             for answer in self.write(block, search):

@@ -29,8 +29,8 @@ GROUP = 64  # texts side by side
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """An answer. text; score: what the search holds it worth; logp: in nats; ended: whether it came to an end of its own; tokens: as the codec
-    writes them; weights [tokens, source tokens]: of attention; alternatives: the next best, as (text, score).
+    """An answer. text; score: what the search holds it worth; logp: in nats; ended: whether it came to an end of its own; tokens: as
+    the codec writes them; weights [tokens, source tokens]: of attention; alternatives: the next best, as (text, score).
     """
 
     text: str
@@ -69,7 +69,9 @@ class Writer:
             self.longest = int(codec["trained longest"])
             self.networks = [EncoderDecoder(manifest["layers"], weights)]
             if self.networks[0].vocabulary != self.codec.vocabulary:
-                raise ValueError(f"{self.networks[0].vocabulary} tokens in the network, {self.codec.vocabulary} in the codec")
+                raise ValueError(
+                    f"{self.networks[0].vocabulary} tokens in the network, {self.codec.vocabulary} in the codec"
+                )
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise unplayable("model of two texts", error) from None
 
@@ -79,7 +81,9 @@ class Writer:
         made.__dict__ |= self.__dict__
         for other in others:
             if other.codec.manifest() != self.codec.manifest() or other.codec.to_files() != self.codec.to_files():
-                raise RecipeError("models that answer together need the same tokens: train them on the same data, with other seeds")
+                raise RecipeError(
+                    "models that answer together need the same tokens: train them on the same data, with other seeds"
+                )
         made.networks = [network for model in (self, *others) for network in model.networks]
         return made
 
@@ -119,16 +123,21 @@ class Writer:
                     search.most(len(sources[0][j].memory) - 1),
                     () if prefixes is None else self._ids(prefixes[i]),
                     () if phrases is None else tuple(self._ids(phrase) for phrase in phrases[i]),
+                    len(sources[0][j].memory),
                 )
                 for j, i in enumerate(some)
             ]
             ends, banned = self._rules(search.unknown == "never")
             advance = _Advance(self.networks, sources).step
-            for j, best in enumerate(beam.search(advance, tasks, search, start=self.codec.end, ends=ends, banned=banned)):
+            for j, best in enumerate(
+                beam.search(advance, tasks, search, start=self.codec.end, ends=ends, banned=banned)
+            ):
                 found[some[j]] = self._written(texts[some[j]], best, extra[j], search)
         return found
 
-    def sample(self, texts: Sequence[str], sampling: Sampling, *, seed: int = 0, search: Search | None = None) -> list[Written]:
+    def sample(
+        self, texts: Sequence[str], sampling: Sampling, *, seed: int = 0, search: Search | None = None
+    ) -> list[Written]:
         """What each text becomes, drawn token by token. A text's draws follow from the seed and the text. Raises as `write` does."""
         search = search or Search(beam=1)
         found = [self._nothing()] * len(texts)
@@ -136,8 +145,10 @@ class Writer:
         for first in range(0, len(there), GROUP):
             some = there[first : first + GROUP]
             extra, sources = self._encode([texts[i] for i in some])
-            tasks = [Task(search.most(len(source.memory) - 1)) for source in sources[0]]
-            seeds = [int.from_bytes(hashlib.blake2b(f"{seed} {texts[i]}".encode(), digest_size=6).digest()) for i in some]
+            tasks = [Task(search.most(len(source.memory) - 1), positions=len(source.memory)) for source in sources[0]]
+            seeds = [
+                int.from_bytes(hashlib.blake2b(f"{seed} {texts[i]}".encode(), digest_size=6).digest()) for i in some
+            ]
             ends, banned = self._rules(search.unknown == "never")
             advance = _Advance(self.networks, sources).step
             drawn = sample(advance, tasks, sampling, seeds, start=self.codec.end, ends=ends, banned=banned)
@@ -188,7 +199,9 @@ class Writer:
             )
         dark = [text for text, one in zip(texts, ids, strict=True) if len(one) > 1 and (one[:-1] == UNKNOWN).all()]
         if dark:
-            warnings.warn(f"the model knows no word of {dark[0][:40]!r}: its answer is a guess", RuntimeWarning, stacklevel=4)
+            warnings.warn(
+                f"the model knows no word of {dark[0][:40]!r}: its answer is a guess", RuntimeWarning, stacklevel=4
+            )
         return extra, [network.encode(ids) for network in self.networks]
 
     def _rules(self, never: bool) -> tuple[Any, tuple[int, ...]]:
@@ -208,14 +221,13 @@ class Writer:
 
     def _written(self, source: str, best: list[Hypothesis], extra: list[str], search: Search) -> Written:
         texts = [self._text(source, one, extra, search) for one in best]
-        kept = {text: one for text, one in reversed(list(zip(texts, best, strict=True)))}
+        kept = dict(reversed(list(zip(texts, best, strict=True))))
         order = sorted(kept, key=lambda text: -kept[text].score)[: search.n_best]
         first = kept[order[0]]
         ids = [i for i in first.ids if i != self.codec.end]
         weights = np.zeros((len(first.ids), 0), np.float32) if first.weights is None else first.weights
         read = words(self.codec.source, source)
         source_ids = next(self.codec.sources([source]))[:-1]
-        weights = weights[:, : len(source_ids) + 1]
         said, attention = self._by_word(ids, extra, source_ids, weights, order[0])
         return Written(
             order[0],
@@ -286,4 +298,6 @@ def need(package: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        raise UnsupportedError(f"the scores need {package}, which is not installed: pip install 'recurra[text]'") from None
+        raise UnsupportedError(
+            f"the scores need {package}, which is not installed: pip install 'recurra[text]'"
+        ) from None

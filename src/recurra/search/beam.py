@@ -22,8 +22,8 @@ Advance = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """A text. ids: its tokens, the last that ended it included; nats: -log p of each; logp: of all of them together, in nats; score: what it
-    is worth (search/settings.py); ended: it came to an end of its own; weights [T, S]: what attention saw at each token, or None.
+    """A text. ids: its tokens, the last that ended it included; nats: -log p of each; logp: of all of them together, in nats; score:
+    what it is worth (search/settings.py); ended: it came to an end of its own; weights [T, S]: what attention saw at each token, or None.
     """
 
     ids: tuple[int, ...]
@@ -35,11 +35,14 @@ class Hypothesis:
 
 
 class Task(NamedTuple):
-    """One sentence that is searched. most: tokens at most; prefix: ids that the text begins with; phrases: ids that must stand in it."""
+    """One sentence that is searched. most: tokens at most; prefix: ids that the text begins with; phrases: ids that must stand in it;
+    positions: of its source, the others of a row of weights are padding; None: all.
+    """
 
     most: int
     prefix: tuple[int, ...] = ()
     phrases: tuple[tuple[int, ...], ...] = ()
+    positions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -192,15 +195,18 @@ class _Search:
     def _text(self, one: _Grown, weights: np.ndarray | None, *, ended: bool) -> Hypothesis:
         before = one.parent.text
         ids, nats = (*before.ids, one.token), (*before.nats, before.logp - one.logp)
-        seen = None if weights is None else np.stack([*one.parent.seen, weights[one.parent.row]])
+        seen = None if weights is None else np.stack([*one.parent.seen, self._of(one.parent, weights)])
         covered = None if seen is None else seen.sum(0, dtype=np.float64)
         return Hypothesis(ids, one.logp, ended, self.settings.score(one.logp, len(ids), covered), nats, seen)
+
+    def _of(self, one: _Open, weights: np.ndarray) -> np.ndarray:
+        return weights[one.row, : self.tasks[one.sentence].positions]
 
     def _onwards(self, one: _Grown, weights: np.ndarray | None) -> _Open:
         parent, size = one.parent, self.settings.no_repeat
         ids, nats = (*parent.text.ids, one.token), (*parent.text.nats, parent.text.logp - one.logp)
         grams = parent.grams | {ids[-size:]} if size is not None and len(ids) >= size else parent.grams
-        seen = parent.seen if weights is None else (*parent.seen, weights[parent.row])
+        seen = parent.seen if weights is None else (*parent.seen, self._of(parent, weights))
         progress = parent.progress.after(one.token)
         return _Open(parent.sentence, parent.row, Hypothesis(ids, one.logp, False, nats=nats), progress, seen, grams)
 
@@ -221,6 +227,8 @@ def _shared_out(going: list[_Grown], beam: int) -> list[_Grown]:
     for one in going:
         banks.setdefault(one.parent.progress.after(one.token).bank, []).append(one)
     firsts = [banks[bank].pop(0) for bank in sorted(banks, reverse=True)][:beam]
-    rest = sorted((one for bank in banks.values() for one in bank), key=lambda one: (-one.logp, one.parent.row, one.token))
+    rest = sorted(
+        (one for bank in banks.values() for one in bank), key=lambda one: (-one.logp, one.parent.row, one.token)
+    )
     chosen = firsts + rest[: beam - len(firsts)]
     return sorted(chosen, key=lambda one: (-one.logp, one.parent.row, one.token))

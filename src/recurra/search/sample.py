@@ -37,7 +37,7 @@ def sample(
             else:
                 token = draw(probabilities(logp[row], sampling, np.array(before.ids, np.int64)), seeds[i], n)
             nats = -float(logp[row, token])
-            seen[i] += [] if weights is None else [weights[row]]
+            seen[i] += [] if weights is None else [weights[row, : task.positions]]
             all_ids, total = (*before.ids, token), before.logp - nats
             found[i] = Hypothesis(all_ids, total, ends(all_ids), total, (*before.nats, nats))
             if not found[i].ended and len(all_ids) < task.most:

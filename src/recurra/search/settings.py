@@ -31,7 +31,8 @@ class Search:
     max_length: int | None = Field(default=None, ge=1, description="tokens at most; none: by max_ratio")
     max_ratio: float = Field(default=2.0, gt=0, description="tokens at most, for each of the source's, and 10 more")
     unknown: Literal["never", "replace", "keep"] = Field(
-        default="never", description="unknown words: never written, replaced by the word attended to most, or kept as they are"
+        default="never",
+        description="unknown words: never written, replaced by the word attended to most, or kept as they are",
     )
 
     @model_validator(mode="after")

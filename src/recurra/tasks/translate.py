@@ -1,7 +1,7 @@
 """Translate: a sentence becomes another. The network is nn/sequence.py's: an encoder, and a decoder that attends to it.
 
-    loss   = -log p(y_t | y_1 ... y_{t-1}, source)                smoothed (Szegedy et al. 2016)
-    GLEU   = n-grams (1 to 4) that both have / the more of the two    of what is written greedily    Wu et al. 2016
+loss   = -log p(y_t | y_1 ... y_{t-1}, source)                smoothed (Szegedy et al. 2016)
+GLEU   = n-grams (1 to 4) that both have / the more of the two    of what is written greedily    Wu et al. 2016
 """
 
 from collections import Counter
@@ -50,10 +50,13 @@ class Translate:
     )
     weight_drop: float = Field(default=0.0, ge=0, lt=1, description="share of the recurrent weights dropped")
     wait: int | None = Field(
-        default=None, ge=1, description="tokens of the source that are read before the first is written, then one by one"
+        default=None,
+        ge=1,
+        description="tokens of the source that are read before the first is written, then one by one",
     )
     watch: Literal["loss", "gleu"] = Field(
-        default="loss", description="what decides which epoch is kept: the loss, or the GLEU of what is written greedily"
+        default="loss",
+        description="what decides which epoch is kept: the loss, or the GLEU of what is written greedily",
     )
 
     @model_validator(mode="after")
@@ -124,5 +127,7 @@ class Translator(Task):
 
 def shared(a: list[int], b: list[int]) -> tuple[int, int]:
     """n-grams of 1 to 4 ids that both sentences have, and how many the one with more of them has."""
-    counts = [Counter(tuple(ids[i : i + n]) for n in range(1, GRAMS + 1) for i in range(len(ids) - n + 1)) for ids in (a, b)]
+    counts = [
+        Counter(tuple(ids[i : i + n]) for n in range(1, GRAMS + 1) for i in range(len(ids) - n + 1)) for ids in (a, b)
+    ]
     return (counts[0] & counts[1]).total(), max(c.total() for c in counts)

@@ -53,7 +53,9 @@ def test_runtime_is_torch(options):
     rows = player.start(read)
     for t in range(7):
         logp, weights, rows = player.step(read, rows, inputs[:, t].numpy())
-        there = np.isfinite(logp) & (want[:, t, : logp.shape[1]] > -60)  # what no weight falls on: -inf here, tiny there
+        there = np.isfinite(logp) & (
+            want[:, t, : logp.shape[1]] > -60
+        )  # what no weight falls on: -inf here, tiny there
         assert there[:, :V].all() or options.get("pointer")
         np.testing.assert_allclose(np.where(there, logp, 0), np.where(there, want[:, t, : logp.shape[1]], 0), atol=3e-5)
         np.testing.assert_allclose(weights, decoded.weights[:, t].numpy(), atol=1e-5)
@@ -79,7 +81,13 @@ def files(tmp_path_factory):
 def trained(files, out, seed=0, **task):
     return train(
         Translate(embedding=24, smoothing=0.0, **task),
-        Pairs(str(files / "a.txt"), target=str(files / "b.txt"), unit="words", split="whitespace"),
+        Pairs(
+            str(files / "a.txt"),
+            target=str(files / "b.txt"),
+            unit="words",
+            validation=str(files / "a.txt"),
+            validation_target=str(files / "b.txt"),
+        ),
         core=Core(hidden=32, layers=2, dropout=0.0),
         fit=Fit(epochs=6, batch_size=8, learning_rate=1e-2, seed=seed),
         out=out,
@@ -106,9 +114,11 @@ def test_it_learns_to_translate_and_says_so(translator, files):
     assert '"words": ["three", "and", "four"]' in as_json(answer)
 
 
-@pytest.mark.parametrize("search", [Search(beam=1), Search(beam=5, coverage_penalty=0.1), Search(beam=3, n_best=3)], ids=str)
+@pytest.mark.parametrize(
+    "search", [Search(beam=1), Search(beam=5, coverage_penalty=0.1), Search(beam=3, n_best=3)], ids=str
+)
 def test_a_sentence_never_depends_on_its_batch(translator, search):
-    some = [" ".join(s) for s in sentences(60, seed=3, longest=12)]
+    some = [" ".join(s) for s in sentences(60, seed=3, longest=10)]
     alone = [translator.translate([text], search)[0] for text in some]
     order = np.random.default_rng(1).permutation(60)
     for size in (7, 60):
@@ -117,17 +127,6 @@ def test_a_sentence_never_depends_on_its_batch(translator, search):
             for i, one in zip(here, translator.translate([some[i] for i in here], search), strict=True):
                 assert (one.text, one.score, one.alternatives) == (alone[i].text, alone[i].score, alone[i].alternatives)
                 assert np.array_equal(one.weights, alone[i].weights)
-
-
-def test_greedy_is_torch_s_greedy(translator, files):
-    import json
-
-    from recurra.training.dynamic import restored  # noqa: F401  the torch wing is there
-
-    assert json.loads(json.dumps(translator.manifest["layers"]))
-    some = [" ".join(s) for s in sentences(20, seed=5)]
-    by_beam = [one.text for one in translator.translate(some, Search(beam=1))]
-    assert by_beam == [" ".join(WORDS[w] for w in text.split()) for text in some] or len(set(by_beam)) > 10
 
 
 def test_prefix_phrase_draws_and_lines(translator, capsys):
