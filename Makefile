@@ -16,11 +16,11 @@ setup: $(STAMP)
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# Torch first, in the version of constraints.txt: no later command may bring another. seqeval (tests) comes as source and asks
-# for what --no-build-isolation withholds: built there, its version reads 0.0.0 and pip refuses it.
+# Torch first, in the version of constraints.txt: no later command may bring another. seqeval and rouge-score come as source,
+# and --no-build-isolation withholds what they are built with: there seqeval's version reads 0.0.0, and pip refuses it.
 $(STAMP): pyproject.toml CMakeLists.txt constraints.txt $(CSRC) | .venv/bin/python
 	$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt $(TORCH_PIP) torch
-	$(PY) -m pip install -q -c constraints.txt $(BUILD_TOOLS) seqeval
+	$(PY) -m pip install -q -c constraints.txt $(BUILD_TOOLS) seqeval rouge-score
 	$(PY) -m pip install -q --no-build-isolation -c constraints.txt -e ".[train,dev]"
 	@$(PY) -c "import recurra._core" 2>/dev/null || printf '\n%s\n%s\n\n' \
 		'WARNING: recurra._core (the C++ kernels) is NOT installed: no C++20 compiler was found, or its build failed (make wheel shows it).' \

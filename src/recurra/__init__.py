@@ -12,17 +12,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recurra.data.pairs import Pairs, Summaries
     from recurra.data.series import Series
     from recurra.data.text import Documents, Sentences, Text
     from recurra.errors import RecurraError
     from recurra.runtime.model import load
     from recurra.runtime.stream import State
     from recurra.search.sampling import Sampling
+    from recurra.search.settings import Search
     from recurra.tasks.classify import Classify
     from recurra.tasks.forecast import Forecast
     from recurra.tasks.generate import Generate
+    from recurra.tasks.summarise import Summarise
     from recurra.tasks.tag import Tag
     from recurra.tasks.task import Core
+    from recurra.tasks.translate import Translate
     from recurra.training.fit import train
     from recurra.training.recipe import Fit
 
@@ -34,13 +38,18 @@ __all__ = [
     "Fit",
     "Forecast",
     "Generate",
+    "Pairs",
     "RecurraError",
     "Sampling",
+    "Search",
     "Sentences",
     "Series",
     "State",
+    "Summaries",
+    "Summarise",
     "Tag",
     "Text",
+    "Translate",
     "__version__",
     "load",
     "train",
@@ -53,13 +62,18 @@ _HOMES = {
     "Fit": "training.recipe",
     "Forecast": "tasks.forecast",
     "Generate": "tasks.generate",
+    "Pairs": "data.pairs",
     "RecurraError": "errors",
     "Sampling": "search.sampling",
+    "Search": "search.settings",
     "Sentences": "data.text",
     "Series": "data.series",
     "State": "runtime.stream",
+    "Summaries": "data.pairs",
+    "Summarise": "tasks.summarise",
     "Tag": "tasks.tag",
     "Text": "data.text",
+    "Translate": "tasks.translate",
     "load": "runtime.model",
     "train": "training.fit",
 }

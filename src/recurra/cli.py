@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from recurra import cli_text
+from recurra import cli_pairs, cli_text
 from recurra.errors import RecipeError, RecurraError, UnsupportedError
 
 INTERRUPTED = 130  # exit code of a command that was stopped
@@ -89,6 +89,10 @@ def evaluate(
     train: Annotated[
         Path | None, typer.Option(help="generate: the training text, from which the n-gram floors learn")
     ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(help="translate, summarise: file with a line for each of the data's, where that is plain text"),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Score a model on a table or text, beside the naive floors."""
@@ -97,7 +101,11 @@ def evaluate(
     player = load(model)
     _only("forecast", player, {"season": season})
     _only("generate", player, {"train": train})
-    if player.manifest["task"] == "generate":
+    if player.manifest["task"] not in ("translate", "summarise"):
+        _only("translate", player, {"target": target})
+    if target is not None:
+        scores = player.evaluate(data, target)
+    elif player.manifest["task"] == "generate":
         scores = player.evaluate(data, train=train)
     else:
         scores = player.evaluate(data, origins=origins, season=season) if _forecasts(player) else player.evaluate(data)
@@ -226,6 +234,9 @@ def info(model: Model, json_output: Annotated[bool, typer.Option("--json", help=
 
 app.command()(cli_text.generate)
 app.command()(cli_text.score)
+app.command()(cli_pairs.translate)
+app.command()(cli_pairs.summarise)
+app.command()(cli_pairs.average)
 
 
 @app.command()
@@ -319,7 +330,10 @@ def _train_task(task: str) -> Callable[..., None]:
 
     def command(**given: Any) -> None:
         chosen: dict[str, dict[str, Any]] = {part: {} for part in parts(task)}
-        chosen["data"]["source"] = str(given["data"])
+        sources = [str(given[name]) for name in ("data", "source") if given[name] is not None]
+        if len(sources) != 1:
+            raise RecipeError(f"give the data once, as an argument or as --source FILE, not {len(sources)} times")
+        chosen["data"]["source"] = sources[0]
         for part, name, _ in made:
             value = given[name]
             if value is None:
@@ -327,8 +341,11 @@ def _train_task(task: str) -> Callable[..., None]:
             chosen[part][name] = parsed(parts(task)[part], name, value)
         _run(Recipe(**{part: build(cls, chosen[part]) for part, cls in parts(task).items()}), given)
 
-    data = inspect.Parameter("data", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Data)
-    parameters = [data, *_control(), *(parameter for _, _, parameter in made)]
+    kind = Annotated[Path | None, *Data.__metadata__]  # type: ignore[attr-defined]
+    data = inspect.Parameter("data", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind, default=None)
+    named = typer.Option(None, help="the data, by name instead of as an argument")
+    source = inspect.Parameter("source", inspect.Parameter.KEYWORD_ONLY, annotation=Path | None, default=named)
+    parameters = [data, source, *_control(), *(parameter for _, _, parameter in made)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__doc__ = (parts(task)["task"].__doc__ or "").splitlines()[0]

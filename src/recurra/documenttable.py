@@ -42,13 +42,8 @@ def from_table(
         raise DataError(f"{table.where}: name the column of the text, or those of the values")
     wanted = [name for name in schema if name != label] if every else list(values or (str(text),))
     labels = label if labelled else None
-    for name in [*wanted, *([labels] if labels else [])]:
-        if name not in schema:
-            raise DataError(f"{table.where} has no column '{name}': {nearest(name, table.names or schema)}")
-    read = _series if values else _texts
-    dtypes = [schema[name] for name in wanted]
-    for name, dtype in zip(wanted, dtypes, strict=True):
-        _check_type(table, name, dtype, text=not values)
+    check_columns(table, wanted, [*wanted, *([labels] if labels else [])], text=not values)
+    read = _series if values else _cells
     row = 0
     try:
         frame = table.frame.select(list(dict.fromkeys([*wanted, *([labels] if labels else [])])))
@@ -58,7 +53,7 @@ def from_table(
             for i, content in enumerate(read(table, block.select(wanted), row)):
                 if blank[i]:  # a blank line of a text file is no row
                     continue
-                place = _place(table, row + i)
+                place = place_of(table, row + i)
                 found = _labels(names[i], separator, label_until, place, labels) if labels else None
                 if isinstance(content, np.ndarray):
                     yield Document(None, trimmed(content, place), found)
@@ -73,23 +68,39 @@ def from_table(
         raise DataError(f"{table.where} has a header and no rows: a table needs rows")
 
 
-def _place(table: Source, row: int) -> str:
-    """A row as a message names it. A text in a CSV file may go over several lines, so lines can't be counted there."""
+def place_of(table: Source, row: int) -> str:
+    """A row, from 0, as a message names it. A text in a CSV file may go over several lines, so lines can't be counted there."""
     return f"{table.where}, " + (table.row(row) if table.first_line == 1 else f"row {row + 1}")
 
 
-def _check_type(table: Source, name: str, dtype: pl.DataType, text: bool) -> None:
-    inner = dtype
-    while isinstance(inner, pl.List | pl.Array) and not text:
-        inner = inner.inner
-    strings = isinstance(inner, pl.String | pl.Categorical | pl.Enum | pl.Null)
-    if text and not strings:
-        raise DataError(f"{table.where}: column '{name}' holds {dtype}, not text: name the column of the text")
-    if not text and not (inner.is_numeric() or inner == pl.Null or (strings and dtype == inner)):
-        raise DataError(f"{table.where}: column '{name}' holds {dtype}, not numbers: leave it out of the values")
+def texts(table: Source, columns: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
+    """The texts in some columns, row by row; None where a cell is empty. Raises DataError."""
+    check_columns(table, columns, columns, text=True)
+    try:
+        for block in table.frame.select(columns).collect_batches(chunk_size=ROWS):
+            yield from block.cast(pl.String).iter_rows()
+    except pl.exceptions.PolarsError as error:
+        raise broken(table.where, error) from error
 
 
-def _texts(table: Source, block: pl.DataFrame, first: int) -> list[str | None]:
+def check_columns(table: Source, typed: Sequence[str], needed: Sequence[str], *, text: bool) -> None:
+    """Raises DataError where one of the columns `needed` is absent, or one of `typed` holds no text (text False: no numbers)."""
+    schema = dict(table.frame.collect_schema())
+    for name in needed:
+        if name not in schema:
+            raise DataError(f"{table.where} has no column '{name}': {nearest(name, table.names or schema)}")
+    for name in typed:
+        dtype = inner = schema[name]
+        while isinstance(inner, pl.List | pl.Array) and not text:
+            inner = inner.inner
+        strings = isinstance(inner, pl.String | pl.Categorical | pl.Enum | pl.Null)
+        if text and not strings:
+            raise DataError(f"{table.where}: column '{name}' holds {dtype}, not text: name the column of the text")
+        if not text and not (inner.is_numeric() or inner == pl.Null or (strings and dtype == inner)):
+            raise DataError(f"{table.where}: column '{name}' holds {dtype}, not numbers: leave it out of the values")
+
+
+def _cells(table: Source, block: pl.DataFrame, first: int) -> list[str | None]:
     return block.to_series().cast(pl.String).to_list()
 
 
@@ -105,7 +116,7 @@ def _series(table: Source, block: pl.DataFrame, first: int) -> Iterator[np.ndarr
         except (ValueError, TypeError):
             lengths = [len(cell) if isinstance(cell, list) else 1 for cell in cells]
             raise DataError(
-                f"{_place(table, first + i)}: the lists of {block.columns} have {lengths} values, but a step needs one of each"
+                f"{place_of(table, first + i)}: the lists of {block.columns} have {lengths} values, but a step needs one of each"
             ) from None
 
 
@@ -120,7 +131,7 @@ def _numbers(table: Source, block: pl.DataFrame, first: int) -> np.ndarray:
         if bad.any():
             i = int(bad.arg_true()[0])
             raise DataError(
-                f"{_place(table, first + i)}: column '{name}' holds {word(block[name][i])}, which is not a number: correct it or "
+                f"{place_of(table, first + i)}: column '{name}' holds {word(block[name][i])}, which is not a number: correct it or "
                 "leave it empty"
             )
     return numbers.select(pl.all().fill_null(float("nan"))).to_numpy()

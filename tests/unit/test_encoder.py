@@ -77,3 +77,26 @@ def test_dropout_is_for_training_alone() -> None:
 def test_a_stack_without_layers_is_refused() -> None:
     with pytest.raises(RecipeError, match="at least one layer"):
         Stack(3, ())
+
+
+def test_a_residual_stack_adds_what_was_not_dropped() -> None:
+    torch.manual_seed(0)
+    stack = Stack(5, (4, 4, 4, 4), bidirectional="first", residual=True, dropout=0.5)
+    assert [layer.bidirectional for layer in stack.layers] == [True, False, False, False]
+    assert stack.outputs == 4
+    for layer in stack.layers[2:]:  # deaf to what they read, so that only the sum tells whether it was dropped
+        torch.nn.init.zeros_(layer.weight_ih_l0)
+    lower = Stack(5, (4, 4), bidirectional="first", dropout=0.5)
+    lower.layers = stack.layers[:2]
+    x, deaf = torch.randn(2, 6, 5), torch.zeros(2, 6, 4)
+    torch.manual_seed(1)
+    wanted = lower(x)[0] + stack.layers[2](deaf)[0] + stack.layers[3](deaf)[0]
+    torch.manual_seed(1)
+    torch.testing.assert_close(stack(x)[0], wanted)
+
+
+@pytest.mark.parametrize(("sizes", "bidirectional"), [((4, 4, 5), False), ((4, 4, 4, 3), False), ((4, 3, 4), True)])
+def test_a_layer_adds_only_what_is_as_wide(sizes: tuple[int, ...], bidirectional: bool) -> None:
+    with pytest.raises(RecipeError, match="as wide as it, so residual can't take"):
+        Stack(3, sizes, bidirectional=bidirectional, residual=True)
+    Stack(3, (7, 4, 4), bidirectional=bidirectional, residual=True)

@@ -73,9 +73,10 @@ class TextCodec:
 
     def _characters(self, text: str) -> np.ndarray:
         """As the tokenizer's answer, and thirty times faster: a table by code point."""
-        return self._table[np.frombuffer(self._normal(text).encode("utf-32-le"), np.uint32)]
+        return self._table[np.frombuffer(self.normal(text).encode("utf-32-le"), np.uint32)]
 
-    def _normal(self, text: str) -> str:
+    def normal(self, text: str) -> str:
+        """The text as the codec reads it: in its normal form, and in lower case where it was asked to."""
         normalizer = self.tokenizer.normalizer
         return text if normalizer is None else normalizer.normalize_str(text)
 
@@ -100,7 +101,7 @@ class TextCodec:
     def _word(self, word: str) -> int:
         found = self._known.get(word)
         if found is None:
-            found = max(UNKNOWN, self._ids.get(self._normal(checked(word)), UNKNOWN))
+            found = max(UNKNOWN, self._ids.get(self.normal(checked(word)), UNKNOWN))
             if len(self._known) < 1 << 20:
                 self._known[word] = found
         return found
@@ -167,18 +168,18 @@ class TextCodec:
         }
 
     @classmethod
-    def read(cls, manifest: Mapping[str, Any], read_text: Callable[[str], str]) -> "TextCodec":
+    def read(cls, manifest: Mapping[str, Any], read_text: Callable[[str], str], file: str = FILE) -> "TextCodec":
         """The codec of a model folder; read_text: reads one of its files by name. Raises ModelFileError."""
-        text = read_text(FILE)
+        text = read_text(file)
         try:
             tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises plain Exceptions
-            raise ModelFileError(f"{FILE} can't be read ({str(error)[:100]}): copy the model's folder again") from None
+            raise ModelFileError(f"{file} can't be read ({str(error)[:100]}): copy the model's folder again") from None
         options = {name: manifest[name] for name in ("unit", "lower", "normalise", "split", "ends")}
         codec = cls(**options, tokenizer=tokenizer)
         if codec.size != manifest["size"]:
             raise ModelFileError(
-                f"{FILE} holds {codec.size} tokens, not {manifest['size']}: copy the model's folder again"
+                f"{file} holds {codec.size} tokens, not {manifest['size']}: copy the model's folder again"
             )
         return codec
 

@@ -17,8 +17,9 @@ class Batch:
     the task learns, per step [B, T, ...] or per sequence [B] or [B, K] (numbers: NaN = unknown); weights: what each target
     counts (0 = not at all), broadcast against targets; fresh: the state starts from nothing (False: these steps go on where
     the last batch stopped); context [B, T, C]: what the head reads beside the recurrent state; units [B, T, U]: numbers that
-    the loss needs to know what a target is worth; characters [B, T, C] (int64): the letters of each word; scale: of the learning
-    rate, in the step on this batch.
+    the loss needs to know what a target is worth; characters [B, T, C] (int64): the letters of each word; copies [B, T]
+    (int64): what a pointer writes that copies a token (codec/pairs.py; targets of pairs have a length T of their own); scale: of the
+    learning rate, in the step on this batch.
     """
 
     values: Tensor
@@ -29,6 +30,7 @@ class Batch:
     context: Tensor | None = None
     units: Tensor | None = None
     characters: Tensor | None = None
+    copies: Tensor | None = None
     scale: float = 1.0
 
     def to(self, device: torch.device | str) -> "Batch":

@@ -100,7 +100,6 @@ class Buckets(Batches):
     def _groups(self) -> Iterator[np.ndarray]:
         """The rows of each batch, the longest first."""
         rng = np.random.default_rng((self.seed, self.epoch))
-        place, ranks = rank()
         for _ in range(self.rounds):
             # similar lengths side by side, but not the same neighbours each time
             key = self.lengths * rng.uniform(0.9, 1.1, len(self.lengths)) if self.train else self.lengths
@@ -110,8 +109,7 @@ class Buckets(Batches):
                 rng.shuffle(groups)
             for group in groups:
                 group = group[np.argsort(-self.lengths[group], kind="stable")]
-                # every process takes its share of each group, so that all make the same number of steps
-                yield group[place::ranks] if len(group) >= ranks else group[[place % len(group)]]
+                yield _share(group)
 
     def _batch(self, group: np.ndarray) -> Batch:
         lengths = self.lengths[group]
@@ -120,24 +118,104 @@ class Buckets(Batches):
             targets = self.targets[group]
             weights = np.ones((len(group), *(1 for _ in targets.shape[1:])), np.float32)
         else:
-            targets, weights = self._padded(self.targets, group), valid.astype(np.float32)
+            targets, weights = _padded(self.targets, self.lengths, group), valid.astype(np.float32)
         return Batch(
-            values=torch.from_numpy(_wide(self._padded(self.rows, group))),
+            values=torch.from_numpy(_wide(_padded(self.rows, self.lengths, group))),
             lengths=torch.from_numpy(lengths),
             targets=torch.from_numpy(_wide(targets)),
             weights=torch.from_numpy(weights),
             characters=None
             if self.characters is None
-            else torch.from_numpy(_wide(self._padded(self.characters, group))),
+            else torch.from_numpy(_wide(_padded(self.characters, self.lengths, group))),
         )
 
-    def _padded(self, rows: Sequence[np.ndarray] | Rows, group: np.ndarray) -> np.ndarray:
-        """[B, T, ...] of the rows `group`, 0 behind the end of each."""
-        first = rows[int(group[0])]
-        out = np.zeros((len(group), *first.shape), first.dtype)
-        for j, i in enumerate(group.tolist()):
-            out[j, : self.lengths[i]] = rows[i]
-        return out
+
+class PairBuckets(Batches):
+    """Pairs of rows, a source and a target; as many side by side as take up at most `tokens` places, padding included.
+
+    sources, targets: ids [S] and [T] of each pair, END last.  copies: ids [S] of each source, as a pointer writes them.
+    Sources of about the same length are together, and among them targets. A pair of more than `tokens` places is a batch of its own.
+    train, seed, min_steps: as in Buckets; the number of batches may differ from epoch to epoch. Raises DataError where there is no pair.
+    """
+
+    def __init__(
+        self,
+        sources: Rows,
+        targets: Rows,
+        *,
+        tokens: int,
+        train: bool,
+        seed: int = 0,
+        copies: Rows | None = None,
+        min_steps: int = 1,
+    ) -> None:
+        super().__init__()
+        self.sources, self.targets, self.copies = sources, targets, copies
+        self.tokens, self.train, self.seed = tokens, train, seed
+        assert len(sources) == len(targets), "a target for each source"
+        self.lengths = np.stack([sources.lengths, targets.lengths], axis=1)
+        if not len(self.lengths):
+            raise DataError("there is nothing to learn from: no pair is left")
+        self.rounds = max(1, round(min_steps / len(self._cut(self.lengths[:, 0])))) if train else 1
+
+    def steps(self, epoch: int) -> int:
+        """Batches of an epoch."""
+        return len(self._groups(epoch))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self._batch, self._groups(self.epoch))
+
+    def _groups(self, epoch: int) -> list[np.ndarray]:
+        """The pairs of each batch, the longest source first."""
+        rng = np.random.default_rng((self.seed, epoch))
+        found: list[np.ndarray] = []
+        for _ in range(self.rounds):
+            sources = self.lengths[:, 0]
+            groups = self._cut(np.rint(sources * rng.uniform(0.9, 1.1, len(sources))) if self.train else sources)
+            if self.train:
+                rng.shuffle(groups)
+            found += groups
+        return found
+
+    def _cut(self, key: np.ndarray) -> list[np.ndarray]:
+        """All pairs, by falling key [N] and among equal ones by falling length of the target, in groups of at most `tokens` places."""
+        order = np.lexsort((-self.lengths[:, 1], -key))
+        groups, start = [], 0
+        while start < len(order):
+            most = max(1, self.tokens // int(self.lengths[order[start]].sum()))
+            group = order[start : start + most]
+            longest = np.maximum.accumulate(self.lengths[group]).sum(1)  # places of a pair, were it the last
+            group = group[: max(1, np.count_nonzero(longest * np.arange(1, len(group) + 1) <= self.tokens))]
+            start += len(group)
+            groups.append(group[np.argsort(-self.lengths[group, 0], kind="stable")])
+        return groups
+
+    def _batch(self, group: np.ndarray) -> Batch:
+        group = _share(group)
+        lengths, wanted = self.lengths[:, 0], self.lengths[:, 1]
+        targets = _padded(self.targets, wanted, group)
+        return Batch(
+            values=torch.from_numpy(_wide(_padded(self.sources, lengths, group))),
+            lengths=torch.from_numpy(lengths[group]),
+            targets=torch.from_numpy(_wide(targets)),
+            weights=torch.from_numpy((np.arange(targets.shape[1]) < wanted[group][:, None]).astype(np.float32)),
+            copies=None if self.copies is None else torch.from_numpy(_wide(_padded(self.copies, lengths, group))),
+        )
+
+
+def _share(group: np.ndarray) -> np.ndarray:
+    """What this process takes of a batch: each takes some of every batch, so that all make the same number of steps."""
+    place, ranks = rank()
+    return group[place::ranks] if len(group) >= ranks else group[[place % len(group)]]
+
+
+def _padded(rows: Sequence[np.ndarray] | Rows, lengths: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """[B, T, ...] of the rows `group`, whose lengths are lengths[group], 0 behind the end of each."""
+    first = rows[int(group[0])]
+    out = np.zeros((len(group), int(lengths[group].max()), *first.shape[1:]), first.dtype)
+    for j, i in enumerate(group.tolist()):
+        out[j, : lengths[i]] = rows[i]
+    return out
 
 
 def _wide(values: np.ndarray) -> np.ndarray:

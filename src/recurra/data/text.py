@@ -83,7 +83,7 @@ class Text(Tokens):
         paths, sizes = self._texts(self.source)
         if isinstance(self.validation, float):
             late = np.cumsum(sizes) - sizes >= sizes.sum() * (1 - self.validation)
-            return _divided(self._part(paths), late, self.validation, "line(s)")
+            return divided(self._part(paths), late, self.validation, "line(s)")
         return self._part(paths), self._part(self._texts(self.validation)[0])
 
     def fit(self, part: Iterable[str]) -> TextCodec:
@@ -157,7 +157,7 @@ class Documents(Tokens):
         if not isinstance(self.validation, float):
             return whole, self._part(self.validation)
         keys = ((_key(document), "\n".join(document.labels or ())) for document in whole)
-        return _divided(whole, _drawn(keys, self.validation, seed), self.validation, "document(s)")
+        return divided(whole, drawn(keys, self.validation, seed), self.validation, "document(s)")
 
     def fit(self, part: Iterable[Document]) -> TextCodec:
         """The codec of the training part's texts. Raises DataError, RecipeError."""
@@ -196,8 +196,8 @@ class Sentences(Tokens):
         whole = self._part(self.source)
         if not isinstance(self.validation, float):
             return whole, self._part(self.validation)
-        keys = ((" ".join(sentence.words).lower(), "") for sentence in whole)
-        return _divided(whole, _drawn(keys, self.validation, seed), self.validation, "sentence(s)")
+        keys = ((key(" ".join(sentence.words)), "") for sentence in whole)
+        return divided(whole, drawn(keys, self.validation, seed), self.validation, "sentence(s)")
 
     def fit(self, part: Iterable[Sentence]) -> TextCodec:
         """The codec of the training part's words. Raises DataError."""
@@ -214,7 +214,8 @@ class Sentences(Tokens):
         return Part(lambda: chain.from_iterable(textfile.sentences(path, **self.columns) for path in paths))
 
 
-def _divided(whole: Part[T], held_out: np.ndarray, fraction: float, what: str) -> tuple[Part[T], Part[T] | None]:
+def divided(whole: Part[T], held_out: np.ndarray, fraction: float, what: str) -> tuple[Part[T], Part[T] | None]:
+    """The rows that are not held out and those that are, bool [N]; `what` names them. Raises DataError where either has none."""
     if not fraction:
         return whole, None
     if held_out.all() or not held_out.any():
@@ -226,13 +227,17 @@ def _divided(whole: Part[T], held_out: np.ndarray, fraction: float, what: str) -
 
 
 def _key(document: Document) -> str:
-    """Equal for texts that differ in white space and case alone."""
     if document.text is None:
         return "" if document.values is None else document.values.tobytes().hex()
-    return " ".join(document.text.split()).lower()
+    return key(document.text)
 
 
-def _drawn(rows: Iterable[tuple[str, str]], fraction: float, seed: int) -> np.ndarray:
+def key(text: str) -> str:
+    """Equal for texts that differ in white space and case alone."""
+    return " ".join(text.split()).lower()
+
+
+def drawn(rows: Iterable[tuple[str, str]], fraction: float, seed: int) -> np.ndarray:
     """Which rows to hold out, bool [N]: a seeded fraction of the different keys, in each stratum alike, and never all of one.
     rows: (key, stratum).
     """
@@ -245,9 +250,9 @@ def _drawn(rows: Iterable[tuple[str, str]], fraction: float, seed: int) -> np.nd
     keys, first, place = np.unique(np.array(hashes, np.uint64), return_index=True, return_inverse=True)
     of = np.array(strata, np.int64)[first]
     order = np.lexsort((keys, of))
-    drawn = np.zeros(len(keys), bool)
-    drawn[order] = np.diff(np.floor(np.arange(len(keys) + 1) * fraction + 0.5)) > 0
+    held = np.zeros(len(keys), bool)
+    held[order] = np.diff(np.floor(np.arange(len(keys) + 1) * fraction + 0.5)) > 0
     ends = np.append(of[order][1:] != of[order][:-1], True) if len(of) else np.zeros(0, bool)
-    whole = np.bincount(of, drawn) == np.bincount(of)  # a stratum that would be held out as a whole keeps one
-    drawn[order[ends & whole[of[order]]]] = False
-    return drawn[place]
+    whole = np.bincount(of, held) == np.bincount(of)  # a stratum that would be held out as a whole keeps one
+    held[order[ends & whole[of[order]]]] = False
+    return held[place]

@@ -15,7 +15,7 @@ import polars as pl
 
 from recurra import textfile
 from recurra.codec.text import PADDING, UNKNOWN, TextCodec
-from recurra.errors import DataError, StateError
+from recurra.errors import DataError, RecipeError, StateError
 from recurra.runtime.cache import Cache
 from recurra.runtime.dynamic import Dynamic, Learner
 from recurra.runtime.generation import RECENT, Generation
@@ -26,8 +26,10 @@ from recurra.runtime.surprise import Part, Surprise, floors, measures, shares
 from recurra.runtime.weights import unplayable
 from recurra.search import beam
 from recurra.search.sampling import Sampling
+from recurra.search.settings import Search
 
 FRAMES = 256  # tokens read at a time
+NOTHING = -1  # in the place of a token, before the first one
 
 
 class GenerateModel:
@@ -132,23 +134,26 @@ class GenerateModel:
         """
         if prompt is not None:
             state = self.read(prompt, state)
+        if width < 1 or tokens < 1:
+            raise RecipeError(f"a beam needs a width and tokens from 1 on, not {width} and {tokens}")
         states = [self.start() if state is None else state]
 
-        def allowed(logp: np.ndarray) -> np.ndarray:
-            logp = logp.astype(np.float64)
-            logp[:, [PADDING, UNKNOWN]] = -np.inf
-            return logp
-
-        def advance(rows: list[int], ids: list[int]) -> np.ndarray:
+        def advance(rows: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, None]:
+            if ids[0] == NOTHING:
+                return self.peek(states[0]).astype(np.float64), None
             logp, states[0] = self.step(states[0].take(rows), ids)
-            return allowed(logp)
+            return logp.astype(np.float64), None
 
-        found = beam.search(
-            allowed(self.peek(states[0]))[0],
+        def ends(ids: tuple[int, ...]) -> bool:
+            return len(ids) == tokens or (bool(stop) and self.codec.decode(ids).endswith(stop))
+
+        (found,) = beam.search(
             advance,
-            width=width,
-            tokens=tokens,
-            stop=(lambda ids: self.codec.decode(ids).endswith(stop)) if stop else None,
+            [beam.Task(tokens)],
+            Search(beam=width, length_penalty=0.0),
+            start=NOTHING,
+            ends=ends,
+            banned=(PADDING, UNKNOWN),
         )
         return [(self.codec.decode(h.ids), h.logp) for h in found]
 

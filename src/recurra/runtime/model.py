@@ -11,7 +11,9 @@ from recurra.errors import ModelFileError, nearest
 from recurra.runtime.classify import ClassifyModel
 from recurra.runtime.forecast import ForecastModel
 from recurra.runtime.generate import GenerateModel
+from recurra.runtime.summarise import SummariseModel
 from recurra.runtime.tag import TagModel
+from recurra.runtime.translate import TranslateModel
 from recurra.runtime.weights import Weights
 
 PLAYERS: dict[str, Any] = {
@@ -19,6 +21,8 @@ PLAYERS: dict[str, Any] = {
     "classify": ClassifyModel,
     "generate": GenerateModel,
     "tag": TagModel,
+    "translate": TranslateModel,
+    "summarise": SummariseModel,
 }
 
 

@@ -1,59 +1,234 @@
-"""Beam search: the most probable continuation, as far as `width` continuations side by side can tell."""
+"""Beam search: the best texts, as far as `beam` hypotheses of each sentence side by side can tell.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+All sentences are searched together: a step continues every open hypothesis of every sentence with one call of the network. One that has
+ended leaves, and so does a sentence once `beam` of its own have ended and none that is open is worth more. Nothing of a sentence
+depends on its neighbours: every choice is made among its own rows, in double precision, the earlier row and then the lower id first
+among equals.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from recurra.errors import RecipeError
+from recurra.search.constraints import Progress
+from recurra.search.settings import Search
+
+NEVER = -np.inf
+Advance = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """A continuation. ids: its tokens; logp: of all of them together, in nats; ended: it came to a stop of its own."""
+    """A text. ids: its tokens, the last that ended it included; nats: -log p of each; logp: of all of them together, in nats; score:
+    what it is worth (search/settings.py); ended: it came to an end of its own; weights [T, S]: what attention saw at each token, or None.
+    """
 
     ids: tuple[int, ...]
     logp: float
     ended: bool
+    score: float = 0.0
+    nats: tuple[float, ...] = ()
+    weights: np.ndarray | None = field(default=None, repr=False)
+
+
+class Task(NamedTuple):
+    """One sentence that is searched. most: tokens at most; prefix: ids that the text begins with; phrases: ids that must stand in it;
+    positions: of its source, the others of a row of weights are padding; None: all.
+    """
+
+    most: int
+    prefix: tuple[int, ...] = ()
+    phrases: tuple[tuple[int, ...], ...] = ()
+    positions: int | None = None
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A hypothesis that goes on. row: of the network's last answer; grams: the n-grams that it holds already."""
+
+    sentence: int
+    row: int
+    text: Hypothesis
+    progress: Progress
+    seen: tuple[np.ndarray, ...] = ()
+    grams: frozenset[tuple[int, ...]] = frozenset()
+
+
+class _Grown(NamedTuple):
+    logp: float
+    parent: _Open
+    token: int
 
 
 def search(
-    logp: np.ndarray,
-    advance: Callable[[list[int], list[int]], np.ndarray],
+    advance: Advance,
+    tasks: Sequence[Task],
+    settings: Search,
     *,
-    width: int,
-    tokens: int,
-    stop: Callable[[tuple[int, ...]], bool] | None = None,
-) -> list[Hypothesis]:
-    """The best hypotheses after a state, the most probable first, at most `width`.
+    start: int,
+    ends: Callable[[tuple[int, ...]], bool],
+    banned: Sequence[int] = (),
+) -> list[list[Hypothesis]]:
+    """The best hypotheses of each sentence, the best first, at most `beam`.
 
-    logp [V]: of the first token, in nats; -inf where it may never come. advance(rows, ids): continue the hypotheses `rows` of the last call
-    (at first there is one, 0), each with its id, and give log p of what comes next, [len(rows), V]. stop(ids): whether a hypothesis ends
-    with its last token. Hypotheses are compared by log p as it is: a longer one is never favoured. Among equals the earlier row, then the
-    lower id comes first. Raises RecipeError for a width or a number of tokens below 1.
+    advance(rows, ids): continue the rows of the last call (at first one a sentence), each with its id (at first `start`), and give log p of
+    what comes next [n, V], in nats, -inf where it may never come, and attention's weights [n, S], or None. ends(ids): whether a text ends
+    with its last token. banned: ids that are never written. Where every text of a sentence reaches `most` tokens, the best of
+    them are given, not `ended`. Raises RecipeError for phrases that no text of `most` tokens has room for.
     """
-    if width < 1 or tokens < 1:
-        raise RecipeError(f"a beam needs a width and tokens from 1 on, not {width} and {tokens}")
-    open_: list[Hypothesis] = [Hypothesis((), 0.0, False)]
-    done: list[Hypothesis] = []
-    scores = np.asarray(logp, np.float64)[None]
-    for place in range(tokens):
-        total = scores + np.array([[h.logp] for h in open_])
-        best = np.argsort(-total, axis=None, kind="stable")[:width]
-        rows, ids = np.unravel_index(best[np.isfinite(total.ravel()[best])], total.shape)
+    return _Search(advance, tasks, settings, start, ends, banned).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        advance: Advance,
+        tasks: Sequence[Task],
+        settings: Search,
+        start: int,
+        ends: Callable[[tuple[int, ...]], bool],
+        banned: Sequence[int],
+    ) -> None:
+        for task in tasks:
+            needed = max(len(task.prefix), sum(map(len, task.phrases))) + 1
+            if task.most < needed:
+                raise RecipeError(f"a text of {task.most} tokens at most has no room for {needed}: raise max_length")
+        self.advance, self.tasks, self.settings, self.start = advance, tasks, settings, start
+        self.ends, self.banned = ends, np.asarray(banned, np.int64)
+        self.done: list[list[Hypothesis]] = [[] for _ in tasks]
+
+    def run(self) -> list[list[Hypothesis]]:
+        nothing = Hypothesis((), 0.0, False)
+        open_ = [_Open(i, i, nothing, Progress.of(task.phrases)) for i, task in enumerate(self.tasks)]
+        while open_:
+            rows = np.array([one.row for one in open_], np.int64)
+            ids = np.array([one.text.ids[-1] if one.text.ids else self.start for one in open_], np.int64)
+            logp, weights = self.advance(rows, ids)
+            open_ = self._step(open_, np.asarray(logp, np.float64), weights)
+        return [sorted(found, key=lambda h: -h.score)[: self.settings.beam] for found in self.done]
+
+    def _step(self, open_: list[_Open], logp: np.ndarray, weights: np.ndarray | None) -> list[_Open]:
+        """One token more for all: the hypotheses that go on, each with its row of this answer."""
+        logp[:, self.banned] = NEVER
+        for row, one in enumerate(open_):
+            self._forbid(one, logp[row])
+        best = _best(logp, 2 * self.settings.beam)
+        going: list[_Open] = []
+        first = 0
+        while first < len(open_):
+            last = first
+            while last < len(open_) and open_[last].sentence == open_[first].sentence:
+                last += 1
+            parents = [replace(one, row=row) for row, one in enumerate(open_[first:last], first)]
+            going += self._sentence(parents, logp, best, weights)
+            first = last
+        return going
+
+    def _forbid(self, one: _Open, logp: np.ndarray) -> None:
+        """Sets to -inf what may not follow."""
+        task, n = self.tasks[one.sentence], len(one.text.ids)
+        if n < len(task.prefix):
+            wanted = task.prefix[n]
+            kept = logp[wanted]
+            logp[:] = NEVER
+            logp[wanted] = kept
+            return
+        size = self.settings.no_repeat
+        if size is not None and n >= size - 1:
+            tail = one.text.ids[n - size + 1 :]
+            for gram in one.grams:
+                if gram[:-1] == tail:
+                    logp[gram[-1]] = NEVER
+
+    def _sentence(
+        self, parents: list[_Open], logp: np.ndarray, best: list[np.ndarray], weights: np.ndarray | None
+    ) -> list[_Open]:
+        """What goes on of one sentence; what ends goes to `done`."""
+        number, beam = parents[0].sentence, self.settings.beam
         grown = [
-            (row, Hypothesis((*open_[row].ids, token), float(total[row, token]), False))
-            for row, token in zip(rows.tolist(), ids.tolist(), strict=True)
+            _Grown(parent.text.logp + float(logp[parent.row, token]), parent, token)
+            for parent in parents
+            for token in self._candidates(parent, logp[parent.row], best[parent.row])
         ]
-        ended = [h for _, h in grown if stop is not None and stop(h.ids)]
-        done += [Hypothesis(h.ids, h.logp, True) for h in ended]
-        done = sorted(done, key=lambda h: -h.logp)[:width]
-        grown = [(row, h) for row, h in grown if h not in ended]
-        if len(done) == width:  # probabilities only fall: what is less probable now can't win
-            grown = [(row, h) for row, h in grown if h.logp > done[-1].logp]
-        if not grown:
-            return done
-        open_ = [h for _, h in grown]
-        if place + 1 < tokens:
-            scores = np.asarray(advance([row for row, _ in grown], [h.ids[-1] for h in open_]), np.float64)
-    return sorted(done + open_, key=lambda h: -h.logp)[:width]
+        grown.sort(key=lambda one: (-one.logp, one.parent.row, one.token))
+        ended: list[_Grown] = []
+        going: list[_Grown] = []
+        for one in grown:
+            ids = (*one.parent.text.ids, one.token)
+            if not self.ends(ids):
+                going.append(one)
+            elif self._may_end(one, len(ids)) and len(going) < beam:
+                ended.append(one)
+        length = len(parents[0].text.ids) + 1
+        going = _shared_out(going, beam)
+        if length >= self.tasks[number].most:
+            if not self.done[number] and not ended:
+                self.done[number] += [self._text(one, weights, ended=False) for one in going]
+            going = []
+        self.done[number] += [self._text(one, weights, ended=True) for one in ended[:beam]]
+        if going and self._settled(number, going, length):
+            going = []
+        return [self._onwards(one, weights) for one in going]
+
+    def _candidates(self, parent: _Open, logp: np.ndarray, best: np.ndarray) -> list[int]:
+        """Tokens that may follow: the best, and those of phrases that are still to come, while there is room for these."""
+        progress, task = parent.progress, self.tasks[parent.sentence]
+        if not progress.open:
+            return [token for token in best.tolist() if logp[token] > NEVER]
+        room = task.most - len(parent.text.ids) - 2 - sum(map(len, task.phrases))
+        tokens = dict.fromkeys([*best.tolist(), *progress.wanted()])
+        return [token for token in tokens if logp[token] > NEVER and progress.after(token).bank + room >= 0]
+
+    def _may_end(self, one: _Grown, length: int) -> bool:
+        return length > self.settings.min_length and one.parent.progress.done
+
+    def _settled(self, number: int, going: list[_Grown], length: int) -> bool:
+        """Whether `beam` texts have ended and none that is open is worth more as it stands."""
+        done = sorted((h.score for h in self.done[number]), reverse=True)
+        if len(done) < self.settings.beam:
+            return False
+        return self.settings.score(going[0].logp, length, None) <= done[self.settings.beam - 1]
+
+    def _text(self, one: _Grown, weights: np.ndarray | None, *, ended: bool) -> Hypothesis:
+        before = one.parent.text
+        ids, nats = (*before.ids, one.token), (*before.nats, before.logp - one.logp)
+        seen = None if weights is None else np.stack([*one.parent.seen, self._of(one.parent, weights)])
+        covered = None if seen is None else seen.sum(0, dtype=np.float64)
+        return Hypothesis(ids, one.logp, ended, self.settings.score(one.logp, len(ids), covered), nats, seen)
+
+    def _of(self, one: _Open, weights: np.ndarray) -> np.ndarray:
+        return weights[one.row, : self.tasks[one.sentence].positions]
+
+    def _onwards(self, one: _Grown, weights: np.ndarray | None) -> _Open:
+        parent, size = one.parent, self.settings.no_repeat
+        ids, nats = (*parent.text.ids, one.token), (*parent.text.nats, parent.text.logp - one.logp)
+        grams = parent.grams | {ids[-size:]} if size is not None and len(ids) >= size else parent.grams
+        seen = parent.seen if weights is None else (*parent.seen, self._of(parent, weights))
+        progress = parent.progress.after(one.token)
+        return _Open(parent.sentence, parent.row, Hypothesis(ids, one.logp, False, nats=nats), progress, seen, grams)
+
+
+def _best(logp: np.ndarray, n: int) -> list[np.ndarray]:
+    """The ids of the n largest of each row, and of those that equal the least of them."""
+    if n >= logp.shape[1]:
+        return [np.arange(logp.shape[1])] * len(logp)
+    least = np.partition(logp, -n, axis=1)[:, -n, None]
+    return [np.flatnonzero(row) for row in logp >= np.maximum(least, np.finfo(np.float64).min)]
+
+
+def _shared_out(going: list[_Grown], beam: int) -> list[_Grown]:
+    """The `beam` best; where there are phrases, the best of every bank first, the fullest bank before the others."""
+    if not any(one.parent.progress.open for one in going):
+        return going[:beam]
+    banks: dict[int, list[_Grown]] = {}
+    for one in going:
+        banks.setdefault(one.parent.progress.after(one.token).bank, []).append(one)
+    firsts = [banks[bank].pop(0) for bank in sorted(banks, reverse=True)][:beam]
+    rest = sorted(
+        (one for bank in banks.values() for one in bank), key=lambda one: (-one.logp, one.parent.row, one.token)
+    )
+    chosen = firsts + rest[: beam - len(firsts)]
+    return sorted(chosen, key=lambda one: (-one.logp, one.parent.row, one.token))

@@ -60,6 +60,9 @@ class Task(nn.Module, ABC):
     def begin(self, epoch: int) -> None:
         """Called before each epoch, e.g. to thaw a layer."""
 
+    def heard(self, loss: float) -> None:
+        """Called after each epoch with its loss on the validation part, where there is one: e.g. to begin with what waits for it."""
+
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Called once training is done, with the validation part, where there is one: e.g. to fit a temperature."""
 

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from recurra import modelfile
 from recurra.config import dump
-from recurra.errors import DataError, RecipeError
+from recurra.errors import DataError, RecipeError, UnsupportedError
 from recurra.runtime import model as runtime
 from recurra.tasks.task import Core
 from recurra.training.lightning import NonMonotone, Training, averaging
@@ -197,7 +197,7 @@ def _write(
     files: dict[str, str | bytes] = dict(prepared.files)
     if prepared.scored is not None:
         player = runtime.make(recipe.name, manifest, export.weights, "", prepared.files)
-        with suppress(DataError):  # a table too short to be scored is no reason to lose the model
+        with suppress(DataError, UnsupportedError):  # what can't be scored is no reason to lose the model
             scores = player.evaluate(prepared.scored)
             files[modelfile.METRICS] = json.dumps({"part": "validation", **scores.to_json()}, indent=1)
     files["README.md"] = _card(recipe, training, prepared.sizes, files.get(modelfile.METRICS))
@@ -220,6 +220,16 @@ USES = {
         "info THIS_FOLDER",
         "evaluate THIS_FOLDER labelled.csv",
         "predict THIS_FOLDER data.csv --out labels.csv",
+    ),
+    "translate": (
+        "info THIS_FOLDER",
+        "evaluate THIS_FOLDER source.txt --target target.txt",
+        "translate THIS_FOLDER < source.txt",
+    ),
+    "summarise": (
+        "info THIS_FOLDER",
+        "evaluate THIS_FOLDER data.csv",
+        "predict THIS_FOLDER data.csv --out summaries.csv",
     ),
     "tag": (
         "info THIS_FOLDER",

@@ -79,6 +79,7 @@ class Training(pl.LightningModule):
         self._state = self._kept
         totals = self.trainer.strategy.reduce(self._totals.to(self.device), reduce_op="sum").tolist()
         loss, error = (float(totals[k] / max(totals[k + 1], 1.0)) for k in (0, 2))
+        self.task.heard(loss)
         self.log("validation_loss", loss, prog_bar=True)
         self.log("validation_error", error)
         # both now, since the checkpoint of the epoch is saved after validation

@@ -9,7 +9,7 @@ from recurra.codec import series as series_codec
 from recurra.data.series import Chunks
 from recurra.errors import DataError
 from recurra.tasks import Forecaster
-from recurra.training import prepare_tag, prepare_text
+from recurra.training import prepare_pairs, prepare_tag, prepare_text
 from recurra.training.prepare_classify import classify
 from recurra.training.prepared import MIN_STEPS, Prepared
 from recurra.training.recipe import Recipe
@@ -85,4 +85,6 @@ PREPARE: dict[str, Callable[[Recipe], Prepared]] = {
     "classify": classify,
     "generate": prepare_text.generate,
     "tag": prepare_tag.tag,
+    "translate": prepare_pairs.translate,
+    "summarise": prepare_pairs.summarise,
 }

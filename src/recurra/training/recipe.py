@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticUndefined
 
 from recurra.config import config, fields
+from recurra.data.pairs import Pairs, Summaries
 from recurra.data.series import Series
 from recurra.data.text import Documents, Sentences, Text
 from recurra.errors import RecipeError, nearest
@@ -22,12 +23,16 @@ DATA: dict[str, type] = {
     "classify": Documents,
     "generate": Text,
     "tag": Sentences,
+    "translate": Pairs,
+    "summarise": Summaries,
 }  # the shape of data that each task reads
 EXAMPLES = {
     "forecast": "data.csv",
     "classify": "data.csv",
     "generate": "texts",
     "tag": "train.conll",
+    "translate": "train.de",
+    "summarise": "data.csv",
 }  # of a printed recipe
 
 
@@ -143,6 +148,36 @@ DEFAULTS: dict[str, tuple[Core, Fit]] = {
             patience=12,
         ),
     ),
+    "translate": (
+        Core(hidden=256, layers=2, dropout=0.3),
+        Fit(
+            epochs=15,
+            batch_size=64,
+            chunk=1,
+            optimiser="adamw",
+            schedule="cycle",
+            learning_rate=3e-3,
+            weight_decay=1e-2,
+            clip=1.0,
+            average=0.99,
+            patience=5,
+        ),
+    ),
+    "summarise": (
+        Core(hidden=256, layers=1, dropout=0.3),
+        Fit(
+            epochs=12,
+            batch_size=64,
+            chunk=1,
+            optimiser="adamw",
+            schedule="cycle",
+            learning_rate=2e-3,
+            weight_decay=1e-2,
+            clip=1.0,
+            average=0.99,
+            patience=5,
+        ),
+    ),
 }
 
 
@@ -248,7 +283,9 @@ def from_toml(path: str | Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"'{path}' is not valid TOML: {error}") from None
     data = tables.get("data")
-    for name in ("source", "validation"):
+    task = tables.get("task", {}).get("name") if isinstance(tables.get("task"), dict) else None
+    sides = ("target", "validation_target") if task in ("translate", "summarise") else ()
+    for name in ("source", "validation", *sides):
         value = data.get(name) if isinstance(data, dict) else None
         if isinstance(value, str) and value != "none" and not Path(value).is_absolute():
             tables["data"][name] = str(path.parent / value)

@@ -1,0 +1,96 @@
+"""Play a summariser: documents, tables of them, and scores beside the floor. The network is that of tasks/summarise.py."""
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TextIO
+
+import numpy as np
+import polars as pl
+
+from recurra import documenttable, pairfile
+from recurra.codec.words import words as words_of
+from recurra.errors import DataError, RecipeError, RecurraError
+from recurra.pairfile import Pair
+from recurra.runtime.scored import Scored
+from recurra.runtime.writer import Writer, Written, need
+from recurra.search.settings import Search
+from recurra.tablefile import open_table
+
+AROUND = 0.2  # of the words asked for, that a summary may have more or less
+ROUGE = ("rouge1", "rouge2", "rougeL")
+DEFAULT = Search(beam=4, length_penalty=0.9, coverage_penalty=0.0, min_length=1, max_ratio=0.5, no_repeat=3)
+
+
+class SummariseModel(Writer):
+    """A trained summariser. `summarise` for documents, `predict` for a table, `evaluate` for documents with summaries."""
+
+    def summarise(
+        self, texts: str | Sequence[str], search: Search | None = None, *, words: int | None = None
+    ) -> list[Written]:
+        """The summary of each document (one alone may be a str). words: about how many, within a fifth. Raises DataError, RecipeError."""
+        search = search or DEFAULT
+        if words is not None:
+            if words < 1:
+                raise RecipeError(f"words = {words}: a summary has at least 1")
+            least, most = math.floor((1 - AROUND) * words), math.ceil((1 + AROUND) * words)
+            search = replace(search, min_length=max(1, least), max_length=most)
+        return self.write([texts] if isinstance(texts, str) else texts, search)
+
+    def predict(self, source: Any, search: Search | None = None) -> pl.DataFrame:
+        """Summarise every document of a table (file or frame) or list: a row each, with text, score and ended. Raises DataError."""
+        if isinstance(source, list | tuple):
+            texts = list(source)
+        else:
+            column = self.columns["source_column"]
+            table = open_table(source, (column,))
+            texts = [row[0] or "" for row in documenttable.texts(table, (column,))]
+        found = self.write(texts, search or DEFAULT)
+        columns = {"text": pl.String, "score": pl.Float64, "ended": pl.Boolean}
+        return pl.DataFrame(
+            {k: pl.Series([getattr(one, k) for one in found], dtype=kind) for k, kind in columns.items()}
+        )
+
+    def evaluate(self, source: Any, target: Any = None, search: Search | None = None) -> Scored:
+        """Score summaries of documents (a list of `Pair`, a table, or two files) against theirs, beside the first words of each document.
+
+        ROUGE-1, 2 and L are the F of rouge-score, with stemming, the mean over documents, in hundredths; the floor takes as many
+        words as the given summaries have in the mean. Raises DataError, UnsupportedError.
+        """
+        pairs = (
+            list(source) if isinstance(source, list | tuple) else list(pairfile.pairs(source, target, **self.columns))
+        )
+        if not pairs:
+            raise DataError("there is no document to score")
+        need("rouge_score")
+        from rouge_score.rouge_scorer import RougeScorer
+
+        scorer = RougeScorer(list(ROUGE), use_stemmer=True)
+        written = [answer.text for answer in self.write([pair.source for pair in pairs], search or DEFAULT)]
+        lead = max(1, round(float(np.mean([len(pair.target.split()) for pair in pairs]))))
+        first = [" ".join(words_of(self.codec.source, pair.source)[:lead]) for pair in pairs]
+        total, count = self.score(pairs)
+        rows = {name: _rouge(scorer, pairs, texts) for name, texts in (("model", written), (f"lead-{lead}", first))}
+        rows["model"]["nats/token"] = float(-total.sum() / count.sum())
+        return Scored(rows, f"{len(pairs)} documents; rouge-score, F, with stemming")
+
+    def lines(self, lines: Iterable[str], out: TextIO) -> int:
+        """A document a line in, its summary a line out. A line that is refused is named on standard error; returns how many were."""
+        refused = 0
+        for number, line in enumerate(lines, 1):
+            try:
+                out.write(self.summarise(line.strip())[0].text + "\n")
+                out.flush()
+            except RecurraError as error:
+                refused += 1
+                sys.stderr.write(f"recurra: line {number}: {error}\n")
+        return refused
+
+
+def _rouge(scorer: Any, pairs: Sequence[Pair], texts: Sequence[str]) -> dict[str, float]:
+    found = [scorer.score(pair.target, text) for pair, text in zip(pairs, texts, strict=True)]
+    return {
+        f"ROUGE-{name.removeprefix('rouge')}": 100 * float(np.mean([one[name].fmeasure for one in found]))
+        for name in ROUGE
+    }

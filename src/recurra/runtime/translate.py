@@ -1,0 +1,130 @@
+"""Play a translator: sentences, files of them, and scores beside the floor. The network is that of tasks/translate.py."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import polars as pl
+
+from recurra import pairfile, textfile
+from recurra.errors import DataError, RecurraError
+from recurra.pairfile import Pair
+from recurra.runtime.scored import Scored
+from recurra.runtime.writer import Writer, Written, need
+from recurra.search.settings import Search
+
+HELD = 2048  # sentences read at a time
+
+
+class TranslateModel(Writer):
+    """A trained translator. `translate` for sentences, `predict` for a file, `evaluate` for pairs."""
+
+    def translate(
+        self,
+        texts: str | Sequence[str],
+        search: Search | None = None,
+        *,
+        prefixes: Sequence[str] | None = None,
+        phrases: Sequence[Sequence[str]] | None = None,
+    ) -> list[Written]:
+        """The translation of each sentence (one alone may be a str); prefixes: how each begins; phrases: what must stand in each.
+
+        Raises DataError, RecipeError.
+        """
+        return self.write([texts] if isinstance(texts, str) else texts, search, prefixes=prefixes, phrases=phrases)
+
+    def predict(self, source: Any, search: Search | None = None) -> pl.DataFrame:
+        """Translate every line of a file of plain text, or every text of a list: a row for each of the `n_best`, with sentence (from 1),
+        rank (from 1), text, score, ended, and the alignment of the best ("0-0 1-2": source word - word). Raises DataError.
+        """
+        rows: dict[str, list[Any]] = {name: [] for name in ("sentence", "rank", "text", "score", "ended", "alignment")}
+        lines = (
+            iter(source)
+            if isinstance(source, list | tuple)
+            else (line.strip() for line in textfile.lines(Path(source)))
+        )
+        number = 0
+        while block := list(islice(lines, HELD)):
+            for answer in self.write(block, search):
+                number += 1
+                pairs = " ".join(f"{s}-{t}" for s, t in answer.alignment)
+                best = (answer.text, answer.score)
+                for rank, (text, score) in enumerate((best, *answer.alternatives), 1):
+                    shown = (number, rank, text, score, answer.ended if rank == 1 else True, pairs if rank == 1 else "")
+                    for name, value in zip(rows, shown, strict=True):
+                        rows[name].append(value)
+        kinds = (pl.Int64, pl.Int64, pl.String, pl.Float64, pl.Boolean, pl.String)
+        return pl.DataFrame({k: pl.Series(v, dtype=kind) for (k, v), kind in zip(rows.items(), kinds, strict=True)})
+
+    def evaluate(self, source: Any, target: Any = None, search: Search | None = None) -> Scored:
+        """Score translations of pairs (a list of `Pair`, a table, or two files) against the targets, beside the source as it is.
+
+        BLEU and chrF are sacrebleu's, on cased text; its signature is in the caption. Raises DataError, UnsupportedError.
+        """
+        pairs = self._pairs(source, target)
+        bleu, chrf = need("sacrebleu").metrics.BLEU(), need("sacrebleu").metrics.CHRF()
+        written = [answer.text for answer in self.write([pair.source for pair in pairs], search)]
+        wanted = [[pair.target for pair in pairs]]
+        total, count = self.score(pairs)
+        rows = {
+            name: {"BLEU": bleu.corpus_score(texts, wanted).score, "chrF": chrf.corpus_score(texts, wanted).score}
+            for name, texts in (("model", written), ("source copied", [pair.source for pair in pairs]))
+        }
+        rows["model"]["nats/token"] = float(-total.sum() / count.sum())
+        signatures = f"{bleu.get_signature()}; chrF {chrf.get_signature()}"
+        return Scored(rows, f"{len(pairs)} sentences; sacrebleu {signatures}")
+
+    def lines(self, lines: Iterable[str], out: TextIO) -> int:
+        """A sentence a line in, its translation a line out. A line that is refused is named on standard error; returns how many were."""
+        refused = 0
+        for number, line in enumerate(lines, 1):
+            try:
+                out.write(self.write([line.strip()])[0].text + "\n")
+                out.flush()
+            except RecurraError as error:
+                refused += 1
+                sys.stderr.write(f"recurra: line {number}: {error}\n")
+        return refused
+
+    def _pairs(self, source: Any, target: Any) -> list[Pair]:
+        if isinstance(source, list | tuple) and all(isinstance(one, Pair) for one in source):
+            pairs = list(source)
+        else:
+            pairs = list(pairfile.pairs(source, target, **self.columns))
+        if not pairs:
+            raise DataError("there is no pair to score")
+        return pairs
+
+
+def shown(answer: Written) -> str:
+    """Attention as a table of text for a terminal: a row for each word, a column for each source word, in tenths."""
+    if not answer.attention.size:
+        return ""
+    width = max(map(len, answer.words), default=0)
+    head = " " * width + " " + " ".join(f"{word[:5]:>5}" for word in answer.source_words)
+    rows = [
+        f"{word:>{width}} " + " ".join(f"{value:5.2f}" if value >= 0.05 else "    ." for value in row)
+        for word, row in zip(answer.words, answer.attention.tolist(), strict=True)
+    ]
+    return "\n".join([head, *rows])
+
+
+def as_json(answer: Written) -> str:
+    """An answer with its attention, as one line of JSON."""
+    return json.dumps(
+        {
+            "text": answer.text,
+            "score": round(answer.score, 6),
+            "logp": round(answer.logp, 6),
+            "ended": answer.ended,
+            "source": list(answer.source_words),
+            "words": list(answer.words),
+            "attention": np.round(answer.attention.astype(float), 4).tolist(),
+            "alternatives": [{"text": text, "score": round(score, 6)} for text, score in answer.alternatives],
+        },
+        ensure_ascii=False,
+    )

@@ -1,0 +1,303 @@
+"""Play what reads a text and writes another: what translate and summarise share. The network is runtime/sequence.py's.
+
+A text's answer depends on that text alone, bit for bit, whatever stands beside it.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from recurra.codec.pairs import PairCodec
+from recurra.codec.text import PADDING, UNKNOWN
+from recurra.codec.words import word_index, words
+from recurra.errors import DataError, RecipeError, UnsupportedError
+from recurra.pairfile import Pair
+from recurra.runtime.sequence import EncoderDecoder, Rows, Source
+from recurra.runtime.weights import unplayable
+from recurra.search import beam
+from recurra.search.beam import Hypothesis, Task
+from recurra.search.sample import sample
+from recurra.search.sampling import Sampling
+from recurra.search.settings import Search
+
+GROUP = 64  # texts side by side
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """An answer. text; score: what the search holds it worth; logp: in nats; ended: whether it came to an end of its own; tokens: as
+    the codec writes them; weights [tokens, source tokens]: of attention; alternatives: the next best, as (text, score).
+    """
+
+    text: str
+    score: float
+    logp: float
+    ended: bool
+    tokens: tuple[str, ...]
+    weights: np.ndarray = field(repr=False)
+    source_words: tuple[str, ...]
+    words: tuple[str, ...]
+    attention: np.ndarray = field(repr=False)
+    """[words, source words]: the weights with pieces put together, each word's mean over its own pieces."""
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def alignment(self) -> list[tuple[int, int]]:
+        """(source word, word) of each word, from 0: the one it attended to most. Empty where a side has no word."""
+        if not self.attention.size:
+            return []
+        return [(int(s), t) for t, s in enumerate(self.attention.argmax(1))]
+
+
+class Writer:
+    """A trained model that writes one text about another. `write` for texts; `score` for pairs; `ensemble` with others."""
+
+    streams = False
+
+    def __init__(
+        self, manifest: Mapping[str, Any], weights: Mapping[str, np.ndarray], digest: str, files: Mapping[str, str]
+    ) -> None:
+        self.manifest, self.digest = dict(manifest), digest
+        try:
+            codec = manifest["codec"]
+            self.codec = PairCodec.read(codec, files.__getitem__)
+            self.columns: dict[str, Any] = dict(codec["columns"])
+            self.longest = int(codec["trained longest"])
+            self.networks = [EncoderDecoder(manifest["layers"], weights)]
+            if self.networks[0].vocabulary != self.codec.vocabulary:
+                raise ValueError(
+                    f"{self.networks[0].vocabulary} tokens in the network, {self.codec.vocabulary} in the codec"
+                )
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise unplayable("model of two texts", error) from None
+
+    def ensemble(self, *others: "Writer") -> "Writer":
+        """This model and others as one: the mean of their probabilities, token by token. Raises RecipeError for other tokens."""
+        made = type(self).__new__(type(self))
+        made.__dict__ |= self.__dict__
+        for other in others:
+            if other.codec.manifest() != self.codec.manifest() or other.codec.to_files() != self.codec.to_files():
+                raise RecipeError(
+                    "models that answer together need the same tokens: train them on the same data, with other seeds"
+                )
+        made.networks = [network for model in (self, *others) for network in model.networks]
+        return made
+
+    def facts(self) -> dict[str, Any]:
+        """What `recurra info` says of it."""
+        codec = self.codec
+        return {
+            "unit": codec.source.unit,
+            "vocabulary": codec.vocabulary if codec.joint else f"{codec.source.size + 1} and {codec.vocabulary}",
+            "columns": {name: value for name, value in self.columns.items() if value is not None},
+            "longest source": self.longest,
+        }
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        texts: Sequence[str],
+        search: Search | None = None,
+        *,
+        prefixes: Sequence[str] | None = None,
+        phrases: Sequence[Sequence[str]] | None = None,
+    ) -> list[Written]:
+        """What each text becomes. prefixes: how each answer begins; phrases: what must stand in each. An empty text gives an empty one.
+
+        Raises DataError for what is no text, RecipeError for a search that can't be.
+        """
+        search = search or Search()
+        search.check(self.codec.vocabulary)
+        found = [self._nothing()] * len(texts)
+        there = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
+        for first in range(0, len(there), GROUP):
+            some = there[first : first + GROUP]
+            extra, sources = self._encode([texts[i] for i in some])
+            tasks = [
+                Task(
+                    search.most(len(sources[0][j].memory) - 1),
+                    () if prefixes is None else self._ids(prefixes[i]),
+                    () if phrases is None else tuple(self._ids(phrase) for phrase in phrases[i]),
+                    len(sources[0][j].memory),
+                )
+                for j, i in enumerate(some)
+            ]
+            ends, banned = self._rules(search.unknown == "never")
+            advance = _Advance(self.networks, sources).step
+            for j, best in enumerate(
+                beam.search(advance, tasks, search, start=self.codec.end, ends=ends, banned=banned)
+            ):
+                found[some[j]] = self._written(texts[some[j]], best, extra[j], search)
+        return found
+
+    def sample(
+        self, texts: Sequence[str], sampling: Sampling, *, seed: int = 0, search: Search | None = None
+    ) -> list[Written]:
+        """What each text becomes, drawn token by token. A text's draws follow from the seed and the text. Raises as `write` does."""
+        search = search or Search(beam=1)
+        found = [self._nothing()] * len(texts)
+        there = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
+        for first in range(0, len(there), GROUP):
+            some = there[first : first + GROUP]
+            extra, sources = self._encode([texts[i] for i in some])
+            tasks = [Task(search.most(len(source.memory) - 1), positions=len(source.memory)) for source in sources[0]]
+            seeds = [
+                int.from_bytes(hashlib.blake2b(f"{seed} {texts[i]}".encode(), digest_size=6).digest()) for i in some
+            ]
+            ends, banned = self._rules(search.unknown == "never")
+            advance = _Advance(self.networks, sources).step
+            drawn = sample(advance, tasks, sampling, seeds, start=self.codec.end, ends=ends, banned=banned)
+            for j, one in enumerate(drawn):
+                found[some[j]] = self._written(texts[some[j]], [one], extra[j], search)
+        return found
+
+    def score(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """log p of each target given its source, END included, in nats, float64 [n]; and how many tokens they have, int64 [n]: [2, n]."""
+        total, count = np.zeros(len(pairs)), np.zeros(len(pairs))
+        for first in range(0, len(pairs), GROUP):
+            some = pairs[first : first + GROUP]
+            extra, sources = self._encode([pair.source for pair in some])
+            copies = self.networks[0].copies
+            targets = [
+                self.codec.copied(pair.target, more) if copies else ids
+                for pair, more, ids in zip(some, extra, self.codec.targets(p.target for p in some), strict=True)
+            ]
+            going, advance = list(range(len(some))), _Advance(self.networks, sources)
+            rows, ids = np.arange(len(some)), np.full(len(some), self.codec.end, np.int64)
+            for t in range(max(map(len, targets))):
+                logp, _ = advance.step(rows, ids)
+                for row, j in enumerate(going):
+                    total[first + j] += float(logp[row, targets[j][t]])
+                    count[first + j] += 1
+                left = [row for row, j in enumerate(going) if t + 1 < len(targets[j])]
+                going = [going[row] for row in left]
+                rows, ids = np.array(left, np.int64), np.array([targets[j][t] for j in going], np.int64)
+                if not going:
+                    break
+        return np.stack([total, count])
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _encode(self, texts: Sequence[str]) -> tuple[list[list[str]], list[list[Source]]]:
+        """The words that a pointer may copy of each text, and what each network read of each."""
+        if self.networks[0].copies:
+            both = [self.codec.copies(text) for text in texts]
+            ids, extra = [np.asarray(one[0]) for one in both], [one[1] for one in both]
+        else:
+            ids, extra = list(self.codec.sources(texts)), [[] for _ in texts]
+        long = [len(one) - 1 for one in ids if len(one) - 1 > 2 * self.longest]
+        if long:
+            warnings.warn(
+                f"a text of {max(long)} tokens is far longer than any in training ({self.longest}): split it",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        dark = [text for text, one in zip(texts, ids, strict=True) if len(one) > 1 and (one[:-1] == UNKNOWN).all()]
+        if dark:
+            warnings.warn(
+                f"the model knows no word of {dark[0][:40]!r}: its answer is a guess", RuntimeWarning, stacklevel=4
+            )
+        return extra, [network.encode(ids) for network in self.networks]
+
+    def _rules(self, never: bool) -> tuple[Any, tuple[int, ...]]:
+        """Whether a text ends, and ids that are never written."""
+        end = self.codec.end
+        return (lambda ids: ids[-1] == end), ((PADDING, UNKNOWN) if never else (PADDING,))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        ids = tuple(next(self.codec.targets([text]))[:-1].tolist())
+        if UNKNOWN in ids:
+            raise DataError(f"the model has no token for a word of {text[:40]!r}: it can't be asked for")
+        return ids
+
+    def _nothing(self) -> Written:
+        empty = np.zeros((0, 0), np.float32)
+        return Written("", 0.0, 0.0, True, (), empty, (), (), empty)
+
+    def _written(self, source: str, best: list[Hypothesis], extra: list[str], search: Search) -> Written:
+        texts = [self._text(source, one, extra, search) for one in best]
+        kept = dict(reversed(list(zip(texts, best, strict=True))))
+        order = sorted(kept, key=lambda text: -kept[text].score)[: search.n_best]
+        first = kept[order[0]]
+        ids = [i for i in first.ids if i != self.codec.end]
+        weights = np.zeros((len(first.ids), 0), np.float32) if first.weights is None else first.weights
+        read = words(self.codec.source, source)
+        source_ids = next(self.codec.sources([source]))[:-1]
+        said, attention = self._by_word(ids, extra, source_ids, weights, order[0])
+        return Written(
+            order[0],
+            first.score,
+            first.logp,
+            first.ended,
+            tuple(self.codec.token(i, extra) for i in first.ids),
+            weights,
+            tuple(read),
+            said,
+            attention,
+            tuple((text, kept[text].score) for text in order[1:]),
+        )
+
+    def _by_word(
+        self, ids: list[int], extra: list[str], source_ids: np.ndarray, weights: np.ndarray, text: str
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        """The words of an answer, and attention word by word."""
+        of_source = word_index(self.codec.source, source_ids)
+        if extra or self.codec.target.unit == "words":
+            said, of_target = tuple(self.codec.token(i, extra) for i in ids), np.arange(len(ids))
+        else:
+            said, of_target = tuple(words(self.codec.target, text)), word_index(self.codec.target, ids)
+        together = np.zeros((len(said), int(of_source.max(initial=-1)) + 1), np.float32)
+        times = np.bincount(of_target, minlength=len(said)).astype(np.float32)
+        for row, target in enumerate(of_target.tolist()):
+            np.add.at(together[target], of_source, weights[row, : len(of_source)] / times[target])
+        return said, together
+
+    def _text(self, source: str, one: Hypothesis, extra: list[str], search: Search) -> str:
+        ids = [i for i in one.ids if i != self.codec.end]
+        if search.unknown != "replace" or one.weights is None or UNKNOWN not in ids:
+            return self.codec.decode(ids, extra)
+        read = words(self.codec.source, source)
+        of_source = word_index(self.codec.source, next(self.codec.sources([source]))[:-1])
+        said = [
+            read[of_source[one.weights[t, : len(of_source)].argmax()]] if i == UNKNOWN else self.codec.token(i, extra)
+            for t, i in enumerate(ids)
+        ]
+        return " ".join(said)
+
+
+class _Advance:
+    """Rows of all networks, continued together."""
+
+    def __init__(self, networks: Sequence[EncoderDecoder], sources: Sequence[list[Source]]) -> None:
+        self.networks, self.sources = networks, sources
+        self.rows: list[Rows] = [network.start(read) for network, read in zip(networks, sources, strict=True)]
+
+    def step(self, rows: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What beam.search calls: log p [n, V] float64, and the mean weights [n, S]."""
+        logps, weights = [], []
+        for k, network in enumerate(self.networks):
+            logp, seen, self.rows[k] = network.step(self.sources[k], self.rows[k].take(rows), ids)
+            logps.append(logp.astype(np.float64))
+            weights.append(seen)
+        if len(logps) == 1:
+            return logps[0], weights[0]
+        with np.errstate(divide="ignore"):
+            together = np.log(np.mean(np.exp(np.stack(logps)), axis=0))
+        return together, np.mean(np.stack(weights), axis=0, dtype=np.float32)
+
+
+def need(package: str) -> Any:
+    """A package of the extra `text`. Raises UnsupportedError where it is absent."""
+    try:
+        return __import__(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise UnsupportedError(
+            f"the scores need {package}, which is not installed: pip install 'recurra[text]'"
+        ) from None

@@ -1,0 +1,199 @@
+"""Translate and summarise: the runtime is torch; a sentence alone or among others, and in any order, has the same answer."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from recurra import Core, Fit, Pairs, RecurraError, Search, Summaries, Summarise, Translate, load, train
+from recurra.errors import DataError, RecipeError
+from recurra.nn.attention import SCORES
+from recurra.nn.sequence import EncoderDecoder
+from recurra.pairfile import Pair
+from recurra.runtime import sequence
+from recurra.runtime.average import average
+from recurra.runtime.translate import as_json, shown
+from recurra.search.sampling import Sampling
+
+V = 23
+CASES = [
+    {"score": score, "shape": shape, "layers": layers}
+    for score, shape, layers in itertools.product(SCORES, ("gnmt", "feeding"), (1, 3))
+    if score not in ("dot", "scaled") or layers == 3  # one layer reads both ways: a wider memory
+]
+CASES += [{"direction": d, "bridge": b, "layers": 2} for d in ("first", "both", "forward") for b in ("last", "zeros")]
+CASES += [{"score": score, "coverage": True, "pointer": True} for score in ("normed", "additive", "location")]
+CASES += [{"cell": "gru", "pointer": True, "layers": 3}, {"cell": "rnn", "tied": False, "source_vocabulary": 31}]
+CASES += [{"direction": "forward", "bridge": "zeros", "wait": 2, "layers": 2}]
+
+
+@pytest.mark.parametrize("options", CASES, ids=str)
+def test_runtime_is_torch(options):
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    options = {"layers": 1, "heads": 2 if options.get("score") == "heads" else 1} | options
+    network = EncoderDecoder(V, 6, 8, options.pop("layers"), **options).eval()
+    for parameter in network.parameters():
+        torch.nn.init.uniform_(parameter, -0.6, 0.6)
+    player = sequence.EncoderDecoder(*network.export())
+    most = 27 if options.get("pointer") else options.get("source_vocabulary") or V
+    sources = [rng.integers(1, most, n) for n in (1, 5, 9, 5)]
+    lengths = torch.tensor([len(ids) for ids in sources])
+    padded = torch.zeros(4, 9, dtype=torch.long)
+    for row, ids in zip(padded, sources, strict=True):
+        row[: len(ids)] = torch.from_numpy(ids)
+    inputs = torch.from_numpy(rng.integers(0, 26 if options.get("pointer") else V, (4, 7)))
+    inputs[:, 0] = network.end
+    with torch.no_grad():
+        decoded = network(padded, lengths, inputs)
+        want = network.log_probabilities(decoded, padded).numpy()
+    read = player.encode(sources)
+    rows = player.start(read)
+    for t in range(7):
+        logp, weights, rows = player.step(read, rows, inputs[:, t].numpy())
+        there = np.isfinite(logp) & (
+            want[:, t, : logp.shape[1]] > -60
+        )  # what no weight falls on: -inf here, tiny there
+        assert there[:, :V].all() or options.get("pointer")
+        np.testing.assert_allclose(np.where(there, logp, 0), np.where(there, want[:, t, : logp.shape[1]], 0), atol=3e-5)
+        np.testing.assert_allclose(weights, decoded.weights[:, t].numpy(), atol=1e-5)
+
+
+WORDS = {"eins": "one", "zwei": "two", "drei": "three", "vier": "four", "rot": "red", "blau": "blue", "und": "and"}
+
+
+def sentences(n, seed=0, longest=6):
+    rng = np.random.default_rng(seed)
+    return [[str(w) for w in rng.choice(list(WORDS), rng.integers(1, longest))] for _ in range(n)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    some = sentences(400)
+    (folder / "a.txt").write_text("\n".join(" ".join(s) for s in some) + "\n")
+    (folder / "b.txt").write_text("\n".join(" ".join(WORDS[w] for w in s) for s in some) + "\n")
+    return folder
+
+
+def trained(files, out, seed=0, **task):
+    return train(
+        Translate(embedding=24, smoothing=0.0, **task),
+        Pairs(
+            str(files / "a.txt"),
+            target=str(files / "b.txt"),
+            unit="words",
+            validation=str(files / "a.txt"),
+            validation_target=str(files / "b.txt"),
+        ),
+        core=Core(hidden=32, layers=2, dropout=0.0),
+        fit=Fit(epochs=6, batch_size=8, learning_rate=1e-2, seed=seed),
+        out=out,
+        overwrite=True,
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def translator(files, tmp_path_factory):
+    return trained(files, tmp_path_factory.mktemp("model") / "m")
+
+
+def test_it_learns_to_translate_and_says_so(translator, files):
+    rows = translator.evaluate(str(files / "a.txt"), str(files / "b.txt"))
+    assert rows.rows["model"]["BLEU"] > 90 > 5 > rows.rows["source copied"]["BLEU"]
+    assert "sacrebleu" in rows.caption
+    (answer,) = translator.translate("drei und vier", Search(n_best=3))
+    assert answer.text == "three and four"
+    assert answer.ended
+    assert len({answer.text, *(text for text, _ in answer.alternatives)}) == 3
+    assert answer.attention.shape == (3, 3)
+    assert len(shown(answer).splitlines()) == 4
+    assert '"words": ["three", "and", "four"]' in as_json(answer)
+
+
+@pytest.mark.parametrize(
+    "search", [Search(beam=1), Search(beam=5, coverage_penalty=0.1), Search(beam=3, n_best=3)], ids=str
+)
+def test_a_sentence_never_depends_on_its_batch(translator, search):
+    some = [" ".join(s) for s in sentences(60, seed=3, longest=10)]
+    alone = [translator.translate([text], search)[0] for text in some]
+    order = np.random.default_rng(1).permutation(60)
+    for size in (7, 60):
+        for first in range(0, 60, size):
+            here = order[first : first + size]
+            for i, one in zip(here, translator.translate([some[i] for i in here], search), strict=True):
+                assert (one.text, one.score, one.alternatives) == (alone[i].text, alone[i].score, alone[i].alternatives)
+                assert np.array_equal(one.weights, alone[i].weights)
+
+
+def test_prefix_phrase_draws_and_lines(translator, capsys):
+    (answer,) = translator.translate(["eins und zwei"], prefixes=["red"])
+    assert answer.text.split()[0] == "red"
+    (answer,) = translator.translate(["eins und zwei"], phrases=[["blue red"]])
+    assert "blue red" in answer.text
+    a, b = (translator.sample(["eins und zwei", "rot"], Sampling(), seed=s) for s in (1, 1))
+    assert [one.text for one in a] == [one.text for one in b]
+    assert translator.sample(["rot"], Sampling(), seed=1)[0].text == a[1].text
+    assert translator.lines(["eins\n", "\n", "zwei"], __import__("sys").stdout) == 0
+    assert capsys.readouterr().out.splitlines() == ["one", "", "two"]
+    frame = translator.predict(["eins", "zwei rot"], Search(n_best=2))
+    assert frame["sentence"].to_list() == [1, 1, 2, 2]
+
+
+def test_several_models_answer_together_and_as_their_mean(translator, files, tmp_path):
+    other = trained(files, tmp_path / "n", seed=1)
+    both = translator.ensemble(other)
+    pairs = [Pair("eins und zwei", "one and two"), Pair("rot", "red")]
+    one, two, mean = (model.score(pairs)[0] for model in (translator, other, both))
+    assert ((np.minimum(one, two) - 1e-9 <= mean) & (mean <= np.maximum(one, two) + np.log(2))).all()
+    translator_folder = tmp_path / "m"
+    trained(files, translator_folder)
+    average([translator_folder, translator_folder], tmp_path / "mean")
+    assert np.array_equal(load(tmp_path / "mean").score(pairs), load(translator_folder).score(pairs))
+    with pytest.raises(RecipeError, match="at least two"):
+        average([translator_folder], tmp_path / "x")
+
+
+def test_bad_input_is_one_line(translator, tmp_path):
+    with pytest.warns(RuntimeWarning, match="knows no word of"):
+        translator.translate("xyzzy")
+    with pytest.warns(RuntimeWarning, match="far longer than any in training"):
+        translator.translate("eins " * 50)
+    for wrong, error in (
+        (lambda: translator.translate(["eins"], prefixes=["xyzzy"]), DataError),
+        (lambda: translator.translate([3]), DataError),
+        (lambda: translator.translate("eins", Search(beam=1000)), RecipeError),
+        (lambda: Translate(wait=3), RecipeError),
+        (lambda: Translate(attention="dot", heads=2), RecipeError),
+    ):
+        with pytest.raises(error) as caught:
+            wrong()
+        assert "\n" not in str(caught.value)
+        assert isinstance(caught.value, RecurraError)
+
+
+def test_a_summary_copies_words_that_the_vocabulary_lacks(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"name{i}" for i in range(300)]
+    lines = []
+    for name in rng.permutation(names * 2):
+        noise = " ".join(rng.choice(["the", "a", "of", "in", "to"], 5))
+        lines.append({"document": f"{noise} subject {name} {noise}", "summary": f"about {name}"})
+    import polars as pl
+
+    model = train(
+        Summarise(embedding=16),
+        Summaries(pl.DataFrame(lines), vocabulary=30, minimum=3),
+        core=Core(hidden=24, layers=1, dropout=0.0),
+        fit=Fit(epochs=6, batch_size=4, learning_rate=1e-2),
+        out=tmp_path / "s",
+        progress=False,
+    )
+    rows = model.evaluate([Pair(f"the of subject new{i} a in the", f"about new{i}") for i in range(30)]).rows
+    assert rows["model"]["ROUGE-1"] > 80
+    assert rows["model"]["ROUGE-1"] > rows["lead-2"]["ROUGE-1"]
+    short = model.summarise("the of subject new1 a in the", replace(Search(), no_repeat=None), words=5)[0]
+    assert 4 <= len(short.text.split()) <= 6

@@ -1,0 +1,171 @@
+"""Beam search: against all texts there are, option by option; a sentence alone or among others has the same answer, bit for bit."""
+
+import hashlib
+from itertools import product
+
+import numpy as np
+import pytest
+
+from recurra.errors import RecipeError
+from recurra.search.beam import Task, search
+from recurra.search.constraints import Progress
+from recurra.search.sample import sample
+from recurra.search.sampling import Sampling
+from recurra.search.settings import Search
+
+END, V, S = 4, 5, 3  # ids 0 to 3 are words
+WIDE = Search(beam=400, length_penalty=0.0)
+
+
+class Network:
+    """log p and weights that follow from (sentence, all tokens before) and nothing else."""
+
+    def __init__(self, sentences, size=V):
+        self.rows = [(sentence, ()) for sentence in sentences]
+        self.size = size
+
+    def __call__(self, rows, ids):
+        self.rows = [(self.rows[r][0], (*self.rows[r][1], int(i))) for r, i in zip(rows, ids, strict=True)]
+        found = [answer(sentence, tokens, self.size) for sentence, tokens in self.rows]
+        return np.stack([logp for logp, _ in found]), np.stack([weights for _, weights in found])
+
+
+def answer(sentence, tokens, size=V):
+    seed = int.from_bytes(hashlib.blake2b(repr((sentence, tokens)).encode(), digest_size=8).digest())
+    rng = np.random.default_rng(seed)
+    logp = rng.standard_normal(size) * 2
+    weights = rng.dirichlet(np.ones(S)).astype(np.float32)
+    return logp - np.log(np.exp(logp).sum()), weights
+
+
+def found(settings, tasks, sentences=None, **options):
+    network = Network(sentences if sentences is not None else range(len(tasks)))
+    return search(network, tasks, settings, start=END, ends=lambda ids: ids[-1] == END, **options)
+
+
+def every(sentence, most, settings):
+    """All texts that end within `most` tokens, each with (ids, logp, score)."""
+    texts = []
+    for n in range(most):
+        for words in product(range(V - 1), repeat=n):
+            ids, logp, covered = (*words, END), 0.0, np.zeros(S)
+            for t, token in enumerate(ids):
+                p, weights = answer(sentence, (END, *ids[:t]))
+                logp += p[token]
+                covered = covered + weights
+            texts.append((ids, logp, settings.score(logp, len(ids), covered)))
+    return sorted(texts, key=lambda text: -text[2])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"length_penalty": 1.0},
+        {"length_penalty": 0.0, "length_power": 1.0},
+        {"coverage_penalty": 0.5},
+        {"length_penalty": 0.7, "coverage_penalty": 0.2, "min_length": 2},
+    ],
+)
+def test_a_wide_beam_finds_the_best_of_all_texts(options):
+    settings = Search(**{"beam": 400, "length_penalty": 0.0} | options)
+    for sentence in range(3):
+        (best,) = found(settings, [Task(4)], [sentence])
+        want = [text for text in every(sentence, 4, settings) if len(text[0]) > settings.min_length]
+        assert [h.ids for h in best[:20]] == [ids for ids, _, _ in want[:20]]
+        np.testing.assert_allclose([h.score for h in best[:20]], [score for _, _, score in want[:20]], rtol=1e-6)
+        np.testing.assert_allclose([-sum(h.nats) for h in best], [h.logp for h in best])
+        assert all(h.weights.shape == (len(h.ids), S) for h in best)
+
+
+def test_prefixes_phrases_and_blocked_grams_against_all_texts():
+    for sentence in range(3):
+        whole = every(sentence, 5, WIDE)
+        (best,) = found(WIDE, [Task(5, prefix=(2, 1))], [sentence])
+        assert best[0].ids == next(ids for ids, _, _ in whole if ids[:2] == (2, 1))
+        (best,) = found(WIDE, [Task(5, phrases=((3, 3), (0,)))], [sentence])
+        holds = [ids for ids, _, _ in whole if "33" in "".join(map(str, ids)) and 0 in ids]
+        assert best[0].ids == holds[0]
+        (best,) = found(Search(beam=400, length_penalty=0.0, no_repeat=1), [Task(5)], [sentence])
+        assert best[0].ids == next(ids for ids, _, _ in whole if len(set(ids)) == len(ids))
+        (best,) = found(Search(beam=400, length_penalty=0.0, no_repeat=2), [Task(5)], [sentence])
+        pairs = [[*zip(h.ids, h.ids[1:], strict=False)] for h in best]
+        assert all(len(set(some)) == len(some) for some in pairs)
+
+
+def test_a_narrow_beam_holds_its_phrases():
+    for sentence in range(8):
+        (best,) = found(Search(beam=3, length_penalty=0.0), [Task(8, phrases=((1, 2, 3), (0, 0)))], [sentence])
+        text = "".join(map(str, best[0].ids))
+        assert best[0].ended
+        assert "123" in text
+        assert "00" in text
+
+
+def test_greedy_is_the_likeliest_token_each_time():
+    (best,) = found(Search(beam=1), [Task(30)], [7])
+    tokens = [END]
+    while len(tokens) == 1 or tokens[-1] != END:
+        tokens.append(int(answer(7, tuple(tokens))[0].argmax()))
+    assert best[0].ids == tuple(tokens[1:])
+
+
+def test_a_sentence_never_depends_on_its_neighbours():
+    settings = Search(beam=4, length_penalty=0.6, coverage_penalty=0.1)
+    sentences = [int(i) for i in np.random.default_rng(0).permutation(60)]
+    alone = {i: found(settings, [Task(3 + i % 9)], [i])[0] for i in sentences}
+    for size in (7, 60):
+        for first in range(0, 60, size):
+            some = sentences[first : first + size]
+            for i, best in zip(some, found(settings, [Task(3 + i % 9) for i in some], some), strict=True):
+                assert [(h.ids, h.score, h.nats) for h in best] == [(h.ids, h.score, h.nats) for h in alone[i]]
+
+
+def test_where_no_end_is_found_the_best_are_given_as_they_are():
+    (best,) = found(Search(beam=3), [Task(4)], [1], banned=(END,))
+    assert len(best) == 3
+    assert not any(h.ended for h in best)
+    assert {len(h.ids) for h in best} == {4}
+
+
+def test_draws_follow_from_a_sentence_s_own_seed():
+    def drawn(sentences):
+        tasks = [Task(20, prefix=(1,))] * len(sentences)
+        seeds = [100 + i for i in sentences]
+        return sample(Network(sentences), tasks, Sampling(), seeds, start=END, ends=lambda ids: ids[-1] == END)
+
+    together = drawn([3, 1, 2])
+    assert [h.ids for h in together] == [drawn([i])[0].ids for i in (3, 1, 2)]
+    assert all(h.ids[0] == 1 and -sum(h.nats) == pytest.approx(h.logp) for h in together)
+    counts = np.zeros(V)
+    for seed in range(4000):
+        tasks = [Task(1)]
+        ids = sample(Network([0]), tasks, Sampling(), [seed], start=END, ends=lambda _: True)[0].ids
+        counts[ids[0]] += 1
+    np.testing.assert_allclose(counts / 4000, np.exp(answer(0, (END,))[0]), atol=0.03)
+
+
+def test_a_broken_off_phrase_gives_its_tokens_back():
+    progress = Progress.of([(1, 2, 3), (1, 1)])
+    assert progress.after(1).bank == 1
+    assert progress.after(1).after(0).bank == 0
+    both = progress.after(1).after(2).after(3)
+    assert (both.bank, both.open) == (3, ((1, 1),))
+    assert both.after(1).after(1).done
+    assert both.after(1).after(1).bank == 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (lambda: Search(beam=0), "beam"),
+        (lambda: Search(beam=2, n_best=3), "n_best = 3"),
+        (lambda: Search(min_length=5, max_length=2), "max_length = 2"),
+        (lambda: Search(beam=9).check(9), "beam = 9: must be below"),
+        (lambda: found(Search(), [Task(3, phrases=((1, 2, 3),))]), "no room for 4"),
+    ],
+)
+def test_wrong_options_are_one_line(wrong, text):
+    with pytest.raises(RecipeError, match=text) as caught:
+        wrong()
+    assert "\n" not in str(caught.value)
