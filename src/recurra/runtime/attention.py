@@ -74,7 +74,9 @@ class Attention:
 
     def _direction(self) -> np.ndarray:
         v = np.asarray(self._weights["v"], np.float32)
-        return v if self.score != "normed" else np.asarray(self._weights["g"], np.float32) * v / np.sqrt((v * v).sum())
+        if self.score != "normed":
+            return v
+        return np.asarray(self._weights["g"] * v / np.sqrt(np.square(v).sum()), np.float32)
 
     def read(self, states: np.ndarray) -> Memory:
         """The memory of a sentence of states [S, M]."""

@@ -288,7 +288,7 @@ class _Advance:
             return logps[0], weights[0]
         with np.errstate(divide="ignore"):
             together = np.log(np.mean(np.exp(np.stack(logps)), axis=0))
-        return together, np.mean(np.stack(weights), axis=0, dtype=np.float32)
+        return together, np.asarray(np.mean(np.stack(weights), axis=0), np.float32)
 
 
 def need(package: str) -> Any:
