@@ -114,7 +114,7 @@ class Attention:
             half = self._window // 2
             wide = np.pad(past, ((0, 0), (half, half)))
             return self._location(np.lib.stride_tricks.sliding_window_view(wide, self._window, 1))
-        return past[:, :, None] * self._coverage if self.covers else np.float32(0)
+        return past[:, :, None] * self._coverage if self.covers else np.zeros(1, np.float32)
 
     def _many(self, asked: np.ndarray, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
         """Context and mean weights of all heads."""
