@@ -137,6 +137,10 @@ def predict(
     player = load(model)
     _only("forecast", player, {"horizon": horizon})
     frame = player.predict(data, horizon, seed=seed) if _forecasts(player) else player.predict(data)
+    if player.manifest["task"] == "classify" and player.many and ".csv" in out.suffixes:
+        import polars as pl
+
+        frame = frame.with_columns(pl.col("label").list.join(player.columns["separator"] or ","))
     write(frame, out)
     print(f"{len(frame)} rows -> {out}", file=sys.stderr)
 
@@ -167,7 +171,12 @@ def stream(
     if not _forecasts(player):
         _only("forecast", player, {"state": state, "history": history})
         with _lines(source) as given:
-            raise SystemExit(2 if player.lines(given, sys.stdout) else 0)
+            try:
+                raise SystemExit(2 if player.lines(given, sys.stdout) else 0)
+            except UnicodeDecodeError as error:
+                raise RecipeError(
+                    f"{source or 'standard input'} is not UTF-8 text (byte {error.start}): convert it"
+                ) from None
     if state is None:
         raise RecipeError("a stream of forecasts needs --state FILE, to go on where it stopped")
     if state.is_dir():
@@ -276,6 +285,13 @@ def main() -> None:
             help_of = error.ctx.command_path if error.ctx is not None else "recurra"
             text = " ".join(error.format_message().split()).removesuffix(".")
             print(f"recurra: {text[:1].lower()}{text[1:]}: see '{help_of} --help'", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "lightning"):
+            raise
+        print(
+            f"recurra: this needs {error.name}, which is not installed: pip install 'recurra[train]'", file=sys.stderr
+        )
         raise SystemExit(2) from None
     except BrokenPipeError:
         sys.stderr.close()

@@ -92,7 +92,7 @@ def score(
     from recurra.textfile import lines
 
     player = _player(model, cache, theta, cache_weight)
-    whole = sys.stdin.read() if text is None else "\n".join([*lines(text), ""])
+    whole = sys.stdin.read() if text is None else "\n".join([*lines(text, player.encoding), ""])
     if dynamic not in ("none", "output", "all"):
         raise RecipeError(f"--dynamic {dynamic}: must be none, output or all")
     if dynamic == "all":

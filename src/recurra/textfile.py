@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from recurra.documenttable import Document, from_table, label_name, trimmed
+from recurra.documenttable import Document, from_table, label_name, texts, trimmed
 from recurra.errors import DataError, nearest
-from recurra.tablefile import check_file, open_bytes, short, undecodable
+from recurra.tablefile import ENDINGS, check_file, open_bytes, open_table, short, undecodable
 
 __all__ = ["Document", "Sentence", "documents", "files", "lines", "pieces", "sentences"]
 
@@ -37,10 +37,16 @@ def lines(path: str | os.PathLike[str], encoding: str = "utf-8") -> Iterator[str
         yield line.removesuffix("\n")
 
 
-def pieces(path: str | os.PathLike[str], encoding: str = "utf-8") -> Iterator[str]:
+def pieces(path: str | os.PathLike[str], encoding: str = "utf-8", column: str | None = None) -> Iterator[str]:
     """The text of a file: its lines with their ends ("\\n", the last one's too); a line of over 65,536 characters in several
-    pieces, cut before a space where there is one. Raises DataError as `lines` does.
+    pieces, cut before a space where there is one. Of a table (.csv, .tsv, .parquet, .jsonl): the texts in `column`, each with an
+    end. Raises DataError as `lines` does, and for a table without a column.
     """
+    if str(path).lower().endswith(ENDINGS):
+        if column is None:
+            raise DataError(f"{path} is a table: name the column of its text, e.g. --text review")
+        yield from (f"{(row[0] or '').rstrip()}\n" for row in texts(open_table(path, (column,)), (column,)))
+        return
     rest = ""
     for part in _read(Path(path), encoding, LONGEST):
         text = rest + part

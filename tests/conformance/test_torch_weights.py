@@ -280,7 +280,12 @@ def test_autocast(row):
     results = []
     for layer in (ours, oracle):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            out = layer(data(torch.float32))
+            try:
+                out = layer(data(torch.float32))
+            except RuntimeError as failed:
+                if layer is ours or "primitive descriptor" not in str(failed):
+                    raise
+                pytest.skip("torch.nn.LSTM fails here: oneDNN has no bfloat16 LSTM with gradients for this processor")
         out[0].float().square().sum().backward()
         results.append(tensors(out))
     for i, (a, b) in enumerate(zip(*results, strict=True)):

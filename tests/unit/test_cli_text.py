@@ -185,3 +185,52 @@ def test_options_of_another_task_are_refused(here: Path, tmp_path: Path) -> None
         assert "is for models of 'forecast', this one is of 'generate'" in ran.err[0]
     assert not state.exists()
     assert not table.exists()
+
+
+def test_the_texts_of_a_table_are_running_text(here: Path, tmp_path: Path) -> None:
+    pl.DataFrame({"review": WORDS * 40, "label": ["good", "bad", "odd"] * 40}).write_ndjson(tmp_path / "t.jsonl")
+    (tmp_path / "plain.txt").write_text("\n".join(WORDS * 40) + "\n", encoding="utf-8")
+    ran = command("train", "generate", tmp_path / "t.jsonl", *TINY, "--out", tmp_path / "a")
+    assert (ran.code, len(ran.err)) == (2, 1)
+    assert "is a table: name the column of its text, e.g. --text review" in ran.err[0]
+    for source, out, more in ((tmp_path / "t.jsonl", "a", ["--text", "review"]), (tmp_path / "plain.txt", "b", [])):
+        assert command("train", "generate", source, *more, *TINY, "--out", tmp_path / out).code == 0
+    a, b = load(tmp_path / "a"), load(tmp_path / "b")
+    assert a.score("the cat\n").total == b.score("the cat\n").total
+    assert a.evaluate(tmp_path / "t.jsonl").rows == b.evaluate(tmp_path / "plain.txt").rows
+
+
+def test_a_model_s_own_encoding_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(["café noir", "thé vert"] * 60), encoding="latin-1")
+    out = tmp_path / "m"
+    assert command("train", "generate", tmp_path / "t.txt", "--encoding", "latin-1", *TINY, "--out", out).code == 0
+    assert command("score", out, tmp_path / "t.txt").code == 0
+    ran = command("stream", out, "--input", tmp_path / "t.txt")
+    assert (ran.code, len(ran.err)) == (2, 1)
+    assert "t.txt is not UTF-8 text (byte 3): convert it" in ran.err[0]
+
+
+def test_several_labels_are_one_text_in_csv(tmp_path: Path) -> None:
+    rows = [{"text": f"{'red' if i % 2 else 'big'} thing {i % 5}", "label": "r|x" if i % 2 else "b"} for i in range(80)]
+    pl.DataFrame(rows).write_csv(tmp_path / "m.csv")
+    out = tmp_path / "m"
+    options = ["--many", "--separator", "|", "--hidden", "8", "--epochs", "1", "--out", out]
+    assert command("train", "classify", tmp_path / "m.csv", *options).code == 0
+    ran = command("predict", out, tmp_path / "m.csv", "--out", tmp_path / "p.csv")
+    assert ran.code == 0, ran.err
+    assert len(pl.read_csv(tmp_path / "p.csv")) == 80
+
+
+def test_settings_of_a_wrong_kind_end(here: Path) -> None:
+    from recurra.errors import RecipeError, StateError
+
+    model = load(here / "model")
+    for wrong, error in (
+        ({"tokens": 2.5}, RecipeError),
+        ({"tokens": "x"}, RecipeError),
+        ({"seed": 10**43}, RecipeError),
+        ({"state": "y"}, StateError),
+    ):
+        with pytest.raises(error) as caught:
+            model.generate("the", **wrong) if "state" not in wrong else model.generate(**wrong)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)

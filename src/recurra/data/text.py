@@ -75,6 +75,7 @@ class Text(Tokens):
     unit: Unit = Field(default="characters", description="what a token is; bpe and unigram: pieces of words")
     split: Split = Field(default="whitespace", description="where words end")
     pattern: str = Field(default="*", description="names of the files of a folder")
+    text: str | None = Field(default=None, description="column of the text, where a file is a table")
 
     def parts(self) -> tuple[Part[str], Part[str] | None]:
         """Pieces of text for training and validation (a fraction of the characters), lines with their ends. Of a folder what is
@@ -100,7 +101,7 @@ class Text(Tokens):
         )
 
     def _part(self, paths: list[Path]) -> Part[str]:
-        return Part(lambda: chain.from_iterable(textfile.pieces(path, self.encoding) for path in paths))
+        return Part(lambda: chain.from_iterable(textfile.pieces(path, self.encoding, self.text) for path in paths))
 
     def _texts(self, source: Any) -> tuple[list[Path], np.ndarray]:
         """The files, and the characters of each piece of them."""
@@ -110,7 +111,7 @@ class Text(Tokens):
         left_out: list[DataError] = []
         for path in textfile.files(source, self.pattern):
             try:
-                sizes.append(np.fromiter(map(len, textfile.pieces(path, self.encoding)), np.int64))
+                sizes.append(np.fromiter(map(len, textfile.pieces(path, self.encoding, self.text)), np.int64))
                 paths.append(path)
             except DataError as error:
                 if not folder:

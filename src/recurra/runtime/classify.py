@@ -246,7 +246,11 @@ class ClassifyModel:
         found: list[np.ndarray] = []
         truth: list[np.ndarray | int] = []
         for block in self._blocks(self._read(source, labelled=True)):
-            truth += [self._target(document) for document in block]
+            for document in block:
+                try:
+                    truth.append(self._target(document))
+                except DataError as error:
+                    raise DataError(f"document {len(truth) + 1}: {error}") from None
             found.append(self._classified([self._encode(document) for document in block]))
         if not found:
             raise DataError("there is no document to score")

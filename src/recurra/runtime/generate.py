@@ -48,7 +48,8 @@ class GenerateModel:
         self.cache: Cache | None = None
         try:
             self.codec = TextCodec.read(manifest["codec"], files.__getitem__)
-            self._pattern, self._encoding = manifest["codec"]["pattern"], manifest["codec"]["encoding"]
+            self._pattern, self.encoding = manifest["codec"]["pattern"], manifest["codec"]["encoding"]
+            self._column: str | None = manifest["codec"].get("text")
             self.network = Network(manifest["layers"], weights)
             if self.network.vocabulary != self.codec.size:
                 raise ValueError(f"{self.network.vocabulary} tokens in the network, {self.codec.size} in the codec")
@@ -130,7 +131,7 @@ class GenerateModel:
     ) -> list[tuple[str, float]]:
         """The most probable continuations that `width` of them side by side find: (text, log p in nats), the most probable first.
 
-        Each has `tokens` tokens, or ends with the text `stop`. Raises RecipeError, DataError.
+        Each has `tokens` tokens, or ends before the text `stop`, whose tokens count in its log p. Raises RecipeError, DataError.
         """
         if prompt is not None:
             state = self.read(prompt, state)
@@ -155,7 +156,7 @@ class GenerateModel:
             ends=ends,
             banned=(PADDING, UNKNOWN),
         )
-        return [(self.codec.decode(h.ids), h.logp) for h in found]
+        return [(self.codec.decode(h.ids).removesuffix(stop), h.logp) for h in found]
 
     # -- text in -------------------------------------------------------------------------------------------------
 
@@ -267,7 +268,7 @@ class GenerateModel:
         texts: list[str] = []
         for path in textfile.files(source, self._pattern):
             try:
-                texts.append("".join(textfile.pieces(path, self._encoding)))
+                texts.append("".join(textfile.pieces(path, self.encoding, self._column)))
             except DataError:
                 if not folder:  # of a folder, what is no text is left out, as in training
                     raise

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recurra.runtime.generate import GenerateModel
 
 RECENT = 64  # tokens that a state keeps: for the repetition penalty, and to go on with the text
+SEEDS = 1 << 64
 LONGEST = 4  # bytes of a character at most
 
 
@@ -29,10 +30,12 @@ class Generation(Iterator[str]):
     def __init__(
         self, model: "GenerateModel", state: State, *, tokens: int, sampling: Sampling, stop: Sequence[str], seed: int
     ) -> None:
-        if tokens < 1:
-            raise RecipeError(f"tokens = {tokens}: must be at least 1")
-        if seed < 0:
-            raise RecipeError(f"seed = {seed}: must be at least 0")
+        if not isinstance(tokens, int) or tokens < 1:
+            raise RecipeError(f"tokens = {tokens!r}: must be a whole number from 1 on")
+        if not isinstance(seed, int) or not 0 <= seed < SEEDS:
+            raise RecipeError(f"seed = {seed!r}: must be a whole number from 0 to 2^64 - 1")
+        if not isinstance(state, State):
+            raise StateError(f"a state is what start, read or another generation gave, not {type(state).__name__}")
         if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
             raise RecipeError(f"stop = {stop!r}: must be a list of texts, none of them empty")
         if state.rows != 1:

@@ -99,7 +99,9 @@ class TagModel:
     # -- sentences -------------------------------------------------------------------------------------------------
 
     def tag(self, words: Sequence[str]) -> list[Tagged]:
-        """The tags of one sentence, a tag a word. Raises DataError where there is no word."""
+        """The tags of one sentence, a tag a word. Raises DataError where there is no word, or one text instead of words."""
+        if isinstance(words, str):
+            raise DataError(f"a sentence is a list of words, not the text {words[:40]!r}: split it first")
         return self._tagged(next(self._scored([words]))[1])
 
     def n_best(self, words: Sequence[str], n: int) -> list[tuple[list[str], float]]:

@@ -40,7 +40,7 @@ def generate(recipe: Recipe) -> Prepared:
         task=LanguageModel(config, recipe.core, codec.size),
         train=Streams(ids, batch_size=rows, chunk=fit.chunk, seed=fit.seed, vary=config.vary, start=start),
         validation=held_out,
-        codec=codec.manifest() | {"pattern": data.pattern, "encoding": data.encoding},
+        codec=codec.manifest() | {"pattern": data.pattern, "encoding": data.encoding, "text": data.text},
         digest=hashlib.sha256(ids.data).hexdigest(),
         sizes={"characters": characters, "tokens": len(ids)},
         scored=scored,
