@@ -22,6 +22,7 @@ __all__ = ["Document", "Sentence", "documents", "files", "lines", "pieces", "sen
 
 WAY_OUT = "name its encoding, e.g. --encoding latin-1"
 LONGEST = 1 << 16  # characters of a line that are held at once
+MAYBE = ("xpos", "feats", "misc")  # columns of CoNLL-U where "_" is an answer
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
 
@@ -229,6 +230,9 @@ def sentences(
     universal = path.name.lower().removesuffix(".gz").endswith(".conllu")
     at = _column(word, "form" if universal else 1, universal)
     tag_at = _column(tag, "upos" if universal else -1, universal) if labelled else None
+    missing = (
+        universal and tag_at is not None and CONLLU[tag_at % len(CONLLU)] not in MAYBE
+    )  # whether "_" says that there is none
     words: list[str] = []
     tags: list[str] = []
     width, found = len(CONLLU) if universal else 0, False
@@ -251,7 +255,7 @@ def sentences(
         if tag_at is not None:
             if width == 1:
                 raise DataError(f"{place}: the word '{words[-1][:40]}' has no tag: write it in a column of its own")
-            tags.append(_field(fields, tag_at, place, f"tag of '{words[-1][:40]}'", universal))
+            tags.append(_field(fields, tag_at, place, f"tag of '{words[-1][:40]}'", missing))
     if words:
         yield Sentence(tuple(words), tuple(tags) if labelled else None)
     elif not found:
@@ -261,7 +265,7 @@ def sentences(
 def _column(name: str | int | None, default: str | int, universal: bool) -> int:
     """The index of a column by number or name."""
     name = default if name is None else name
-    if str(name).removeprefix("-").isdigit():
+    if str(name).removeprefix("-").isdecimal():
         number = int(name)
         if number == 0:
             raise DataError("there is no column 0: columns are counted from 1, or from the last one back: -1")

@@ -422,3 +422,12 @@ def test_ucr_archive():
         values, labels = series(DATA / "ucr2018" / name / f"{name}_TRAIN.tsv.gz")
         assert {value.shape for value in values} == {(steps, 1)}
         assert (len(values), len(set(labels))) == (size, classes)
+
+
+def test_no_features_is_an_answer_in_conllu(tmp_path):
+    line = "\t".join(["1", "dog", "dog", "NOUN", "_", "_", "0", "root", "_", "_"])
+    (tmp_path / "a.conllu").write_text(line + "\n\n")
+    assert [s.tags for s in sentences(tmp_path / "a.conllu", tag="feats")] == [("_",)]
+    (tmp_path / "a.conllu").write_text(line.replace("NOUN", "_") + "\n\n")
+    with pytest.raises(DataError, match="there is no tag of 'dog'"):
+        list(sentences(tmp_path / "a.conllu"))

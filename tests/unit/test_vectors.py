@@ -114,3 +114,10 @@ def test_bad_files(tmp_path):
     broken = VECTORS.copy()
     broken[3, 2] = np.nan
     refused(save(tmp_path, binary(vectors=broken), "b.bin"), "broken at word 4")
+
+
+def test_a_text_file_that_ends_early_is_refused(tmp_path):
+    path = tmp_path / "cut.vec"
+    path.write_text("3 2\na 1 2\nb 3 4\n")
+    with pytest.raises(DataError, match="ends after 2 of the 3 words that its first line names"):
+        load(path, ["a"])

@@ -198,7 +198,7 @@ class Tags(BaseModel):
         """
         if not repair and (fault := broken(tags, self.source)) is not None:
             t, why = fault
-            raise DataError(f"{where}, word {t + 1}: {why}; mend it, or set repair = true")
+            raise DataError(f"{where}, word {t + 1}: {why}; mend the file, or train with repair = true")
         known = set(self.names) | ({OUTSIDE} if self.scheme != "none" else set())
         learnt = tags if self.scheme == "none" else convert(tags, self.scheme)
         for t, tag in enumerate(learnt):

@@ -59,7 +59,7 @@ def _entries(path: Path, wanted: Container[bytes]) -> Iterator[tuple[bytes, np.n
             yield from _binary(file, path, wanted, count, width)
         else:
             lines = file if header else chain([first], file)
-            yield from _text(lines, path, wanted, width, 2 if header else 1)
+            yield from _text(lines, path, wanted, width, count if header else None)
 
 
 def _is_binary(path: Path, begin: int, width: int) -> bool:
@@ -82,12 +82,15 @@ def _is_number(field: bytes) -> bool:
 
 
 def _text(
-    lines: Iterable[bytes], path: Path, wanted: Container[bytes], width: int, first: int
+    lines: Iterable[bytes], path: Path, wanted: Container[bytes], width: int, count: int | None
 ) -> Iterator[tuple[bytes, np.ndarray]]:
-    for number, line in enumerate(lines, start=first):
+    """count: words that the header, the first line, names; None: there is none."""
+    read = 0
+    for number, line in enumerate(lines, start=1 if count is None else 2):
         line = line.rstrip()
         if not line:
             continue
+        read += 1
         fields = line.split(b" ") if line.count(b" ") == width else line.split()
         head, numbers = fields[:-width], fields[-width:]
         if not head or any(map(_is_number, head[1:])):  # a word may hold spaces, as ". . ." in GloVe's 840B
@@ -99,6 +102,8 @@ def _text(
             if not all(map(_is_number, numbers)):
                 raise DataError(f"{path}, line {number}: the vector holds what is not a number: mend the line")
             yield word, np.array([float(field) for field in numbers], np.float32)
+    if count is not None and read < count:
+        raise DataError(f"{path}: ends after {read} of the {count} words that its first line names: copy it again")
 
 
 def _binary(

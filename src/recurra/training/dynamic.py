@@ -45,7 +45,7 @@ def surprise(task: LanguageModel, ids: np.ndarray, dynamic: Dynamic) -> np.ndarr
         state = detach(state)
         found = task.surprise(output, targets)
         nats.append(found.detach()[0].double())
-        gradients = torch.autograd.grad(found.mean(), parameters)
+        gradients = torch.autograd.grad(found.mean(), parameters, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             for parameter, gradient, before in zip(parameters, gradients, trained, strict=True):
                 parameter -= dynamic.rate * gradient
