@@ -22,7 +22,7 @@ __all__ = ["Document", "Sentence", "documents", "files", "lines", "pieces", "sen
 
 WAY_OUT = "name its encoding, e.g. --encoding latin-1"
 LONGEST = 1 << 16  # characters of a line that are held at once
-MAYBE = ("xpos", "feats", "misc")  # columns of CoNLL-U where "_" is an answer
+MAYBE = ("feats", "misc")  # columns of CoNLL-U where "_" is an answer
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
 
