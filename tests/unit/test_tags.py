@@ -206,7 +206,8 @@ def test_mistakes_are_1_minus_f1():
 def test_bad_tags_are_named():
     tags = codec.fit([["B-A", "I-A", "O", "B-LOC"]])
     with pytest.raises(
-        DataError, match=r"^'f', sentence 3, word 2: 'I-A' can't follow 'O' in IOB2; mend the file, or train with repair"
+        DataError,
+        match=r"^'f', sentence 3, word 2: 'I-A' can't follow 'O' in IOB2; mend the file, or train with repair",
     ):
         tags.encode(["O", "I-A"], "'f', sentence 3")
     assert tags.decode(tags.encode(["O", "I-A"], "x", repair=True)) == ["O", "B-A"]
