@@ -197,3 +197,16 @@ def test_a_summary_copies_words_that_the_vocabulary_lacks(tmp_path):
     assert rows["model"]["ROUGE-1"] > rows["lead-2"]["ROUGE-1"]
     short = model.summarise("the of subject new1 a in the", replace(Search(), no_repeat=None), words=5)[0]
     assert 4 <= len(short.text.split()) <= 6
+
+
+@pytest.mark.parametrize("attention", ["none", "dot"])
+def test_attention_without_weights_is_a_model_too(files, tmp_path, attention):
+    model = train(
+        Translate(embedding=8, attention=attention),
+        Pairs(str(files / "a.txt"), target=str(files / "b.txt"), unit="words"),
+        core=Core(hidden=8, layers=2),
+        fit=Fit(epochs=1),
+        out=tmp_path / "m",
+        progress=False,
+    )
+    assert load(tmp_path / "m").translate("eins")[0].text == model.translate("eins")[0].text

@@ -123,7 +123,7 @@ def test_pretrained_vectors(tmp_path):
     [
         (
             "a O\nb I-PER\n\nc B-PER\nd I-PER\n",
-            r"f\.txt, sentence 1, word 2: 'I-PER' can't follow 'O' in IOB2; mend it",
+            r"f\.txt, sentence 1, word 2: 'I-PER' can't follow 'O' in IOB2; mend the file",
         ),
         ("a O\nb\n", r"f\.txt, line 2: has 1 column\(s\), but 2 are expected"),
         ("", r"f\.txt is empty"),

@@ -7,7 +7,7 @@ import numpy as np
 
 from recurra.errors import ModelFileError
 
-BARE = ("pool",)  # kinds of layers that have no weights
+BARE = ("pool", "attention")  # kinds of layers that may have no weights
 
 
 class Weights(Mapping[str, np.ndarray]):

@@ -1,0 +1,170 @@
+"""Multi30k (de-en, en-de), small_parallel_enja with and without attention, and AESLC subject lines, beside their floors.
+
+    RECURRA_DATA=... python benchmarks/translate.py de-en en-de en-ja aeslc --seeds 0
+
+de-en, en-de  29,000 captions, joint BPE of 8,000; the epoch by validation loss; test_2016_flickr, cased, sacrebleu with its signature.
+              Greedy, beam 5, and beam 5 under other penalties. en-de-lower: lower case and tokenised on both sides, as the papers score
+en-ja         50,000 short sentences, words; BLEU by length of the source, with attention and without (attention = "none")
+aeslc         subject lines of mails; ROUGE of the pointer-generator, without its pointer, and without its coverage
+"""
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import re
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "translate.json"
+BARS = {"de-en": 33.0, "en-de": 31.0, "en-de-lower": 34.0}
+MARKS = re.compile(r"([^\w\s]|_)", re.UNICODE)
+LENGTHS = ((1, 6), (7, 9), (10, 12), (13, 99))  # words of a source
+
+
+def unpacked(name: str, folder: Path, lower: bool = False) -> str:
+    """A file of RECURRA_DATA as plain text in `folder`; lower: in lower case, marks apart."""
+    text = gzip.decompress((Path(os.environ["RECURRA_DATA"]) / name).read_bytes()).decode()
+    if lower:
+        text = "\n".join(" ".join(MARKS.sub(r" \1 ", line.lower()).split()) for line in text.splitlines()) + "\n"
+    path = folder / (Path(name).stem + (".lower" if lower else ""))
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def captions(name: str, seed: int, out: Path) -> dict[str, Any]:
+    """One direction of Multi30k."""
+    import recurra
+
+    lower = name.endswith("lower")
+    a, b = name.split("-")[:2]
+
+    def both(part: str) -> tuple[str, str]:
+        return unpacked(f"multi30k_en_de/{part}.{a}.gz", out, lower), unpacked(
+            f"multi30k_en_de/{part}.{b}.gz", out, lower
+        )
+
+    (source, target), (valid, valid_target), test = both("train"), both("val"), both("test_2016_flickr")
+    model = recurra.train(
+        recurra.Translate(),
+        recurra.Pairs(source, target=target, validation=valid, validation_target=valid_target),
+        core=recurra.Core(),
+        fit=recurra.Fit(seed=seed),
+        out=out / f"{name}-{seed}",
+        overwrite=True,
+        progress=False,
+    )
+    row: dict[str, Any] = {}
+    searches = {
+        "greedy": {"beam": 1},
+        "beam 5, no penalty": {"length_penalty": 0.0},
+        "beam 5": {},
+        "beam 5, length 1.0": {"length_penalty": 1.0},
+        "beam 5, coverage 0.2": {"coverage_penalty": 0.2},
+    }
+    for what, options in searches.items():
+        began = time.monotonic()
+        found = model.evaluate(*test, search=recurra.Search(**options))
+        row[what] = found.rows["model"] | {"seconds": round(time.monotonic() - began, 1)}
+    return row | {"source copied": found.rows["source copied"], "caption": found.caption, "bar": BARS[name]}
+
+
+def short_sentences(seed: int, out: Path) -> dict[str, Any]:
+    """small_parallel_enja, with and without attention, by the length of the source."""
+    import recurra
+    from recurra.pairfile import pairs
+
+    def both(part: str) -> tuple[str, str]:
+        return unpacked(f"small_parallel_enja/{part}.en.gz", out), unpacked(f"small_parallel_enja/{part}.ja.gz", out)
+
+    (source, target), (valid, valid_target), test = both("train"), both("dev"), both("test")
+    row: dict[str, Any] = {}
+    for attention in ("normed", "none"):
+        model = recurra.train(
+            recurra.Translate(attention=attention),
+            recurra.Pairs(
+                source, target=target, validation=valid, validation_target=valid_target, unit="words", joint=False
+            ),
+            fit=recurra.Fit(seed=seed),
+            out=out / f"en-ja-{attention}-{seed}",
+            overwrite=True,
+            progress=False,
+        )
+        given = list(pairs(*test))
+        row[attention] = {"all": model.evaluate(given).rows["model"]}
+        for least, most in LENGTHS:
+            some = [pair for pair in given if least <= len(pair.source.split()) <= most]
+            if some:
+                row[attention][f"{least} to {most} words"] = model.evaluate(some).rows["model"] | {
+                    "sentences": len(some)
+                }
+    return row
+
+
+def subjects(seed: int, out: Path) -> dict[str, Any]:
+    """AESLC: the whole, without a pointer, without coverage."""
+    import polars as pl
+
+    import recurra
+
+    tables = {}
+    for part in ("train", "dev", "test"):
+        with gzip.open(Path(os.environ["RECURRA_DATA"]) / "aeslc" / f"{part}.jsonl.gz", "rt", encoding="utf-8") as file:
+            tables[part] = pl.DataFrame([json.loads(line) for line in file])
+    columns = tables["train"].columns
+    document = next(name for name in columns if "body" in name)
+    summary = next(name for name in columns if "subject" in name)
+    row: dict[str, Any] = {}
+    for what, options in {"whole": {}, "no coverage": {"coverage": False}, "no pointer": {"pointer": False}}.items():
+        model = recurra.train(
+            recurra.Summarise(**options),
+            recurra.Summaries(
+                tables["train"], validation=tables["dev"], source_column=document, target_column=summary, lower=True
+            ),
+            fit=recurra.Fit(seed=seed),
+            out=out / f"aeslc-{what.replace(' ', '-')}-{seed}",
+            overwrite=True,
+            progress=False,
+        )
+        found = model.evaluate(tables["test"])
+        row[what] = found.rows["model"]
+    floor = next(name for name in found.rows if name.startswith("lead"))
+    return row | {floor: found.rows[floor], "caption": found.caption, "bar ROUGE-1": 15.0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*", default=["de-en", "en-de", "en-ja", "aeslc"], help="also en-de-lower")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("/tmp/recurra-translate"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    whole = json.loads(options.results.read_text()) if options.results.exists() else {"rows": []}
+    for name in options.runs:
+        for seed in options.seeds:
+            began = time.monotonic()
+            run = {"en-ja": short_sentences, "aeslc": subjects}.get(name)
+            row = run(seed, options.out) if run else captions(name, seed, options.out)
+            row |= {
+                "run": name,
+                "seed": seed,
+                "minutes": round((time.monotonic() - began) / 60, 1),
+                "command": f"python benchmarks/translate.py {name} --seeds {seed} --threads {options.threads}",
+                "date": str(date.today()),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            }
+            print(json.dumps(row), flush=True)
+            whole["rows"] = [old for old in whole["rows"] if (old["run"], old["seed"]) != (name, seed)] + [row]
+            options.results.write_text(json.dumps(whole, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
