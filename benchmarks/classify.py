@@ -58,14 +58,14 @@ def text_row(name: str, seed: int) -> dict[str, Any]:
     elif kind == "sst2":
         options["validation"] = source(kind, "dev", place)
     else:
-        options |= {"split": "punctuation", "vocabulary": 30_000}
+        options["vocabulary"] = 30_000
     started = time.monotonic()
     if name == "imdb-lm":
-        lm = language_model(source(kind, "train", place), place, seed, options)
+        lm = language_model(source(kind, "train", place), place, seed, options.pop("vocabulary"))
         task = recurra.Classify(
-            encoder=str(lm), direction="forward", pooling="concat", embedding=256, unfreeze=True, discriminate=2.6
+            encoder=str(lm), direction="forward", pooling="concat", embedding=200, unfreeze=True, discriminate=1.3
         )
-        core = recurra.Core(hidden=512, layers=2)
+        core = recurra.Core(hidden=256)
     pretraining = time.monotonic() - started
     model = recurra.train(
         task,
@@ -86,7 +86,7 @@ def text_row(name: str, seed: int) -> dict[str, Any]:
     return row
 
 
-def language_model(train: str, place: Path, seed: int, options: dict[str, Any]) -> Path:
+def language_model(train: str, place: Path, seed: int, vocabulary: int) -> Path:
     """A language model of the training reviews, one a line."""
     import recurra
 
@@ -94,10 +94,10 @@ def language_model(train: str, place: Path, seed: int, options: dict[str, Any]) 
     text.write_text("\n".join(pl.read_ndjson(train)["text"]), encoding="utf-8")
     out = place / "language-model"
     recurra.train(
-        recurra.Generate(embedding=256, tied=True, weight_drop=0.2, input_dropout=0.2, word_dropout=0.05),
-        recurra.Text(str(text), unit="words", **options),
-        core=recurra.Core(hidden=512, layers=2, dropout=0.2),
-        fit=recurra.Fit(seed=seed),
+        recurra.Generate(embedding=200, tied=False, cutoffs=(2_000, 10_000), input_dropout=0.1),
+        recurra.Text(str(text), unit="words", split="punctuation", vocabulary=vocabulary, validation=0.02),
+        core=recurra.Core(hidden=256, layers=1, dropout=0.1),
+        fit=recurra.Fit(epochs=3, seed=seed),
         out=out,
         overwrite=True,
         progress=False,

@@ -4,7 +4,7 @@
 the command line and its comment in a recipe.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar, dataclass_transform
 
@@ -45,6 +45,14 @@ def config(cls: type[T]) -> type[T]:
 def fields(cls: type) -> dict[str, FieldInfo]:
     """The fields of a config, by name."""
     return cls.__pydantic_fields__  # type: ignore[attr-defined]
+
+
+def idle(part: object, names: Iterable[str], why: str) -> None:
+    """Raises RecipeError where one of the options `names` was set (differs from its default) though it would do nothing."""
+    for name in names:
+        value = getattr(part, name)
+        if value != fields(type(part))[name].get_default():
+            raise RecipeError(f"{type(part).__name__}.{name} = {value!r} would do nothing: {why}; leave it out")
 
 
 def explain(error: ValidationError, cls: type) -> str:

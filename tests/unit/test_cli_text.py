@@ -8,6 +8,8 @@ import polars as pl
 import pytest
 
 from forecasters import command
+from recurra.errors import RecipeError, StateError
+from recurra.runtime.cache import Cache
 from recurra.runtime.model import load
 
 WORDS = ["the cat sat on the mat", "the dog sat on the log", "naïve 東京 café"]
@@ -79,6 +81,9 @@ def test_beams_are_printed_with_their_probability(here: Path) -> None:
         (["--beam", "0"], "width"),
         (["--cache", "0"], "size"),
         (["--state", "nowhere/state"], "--state"),
+        (["--theta", "0.1"], "--theta does nothing without --cache"),
+        (["--beam", "2", "--top-p", "0.9"], "--top-p does nothing with --beam"),
+        (["--beam", "2", "--seed", "3"], "--seed does nothing with --beam"),
     ],
 )
 def test_absurd_options_are_one_line_and_exit_code_2(here: Path, options: list[str], said: str) -> None:
@@ -100,6 +105,24 @@ def test_surprise_is_a_line_a_token(here: Path, tmp_path: Path) -> None:
     plain = command("score", here / "model", tmp_path / "text.txt", "--cache", "20", "--dynamic", "output")
     assert len(plain.out.splitlines()) == len(rows)
     assert command("score", here / "model", tmp_path / "text.txt", "--dynamic", "all").code == 0
+    refused = command("score", here / "model", tmp_path / "text.txt", "--rate", "0.2")
+    assert "--rate does nothing without --dynamic" in refused.err[0]
+
+
+def test_a_state_goes_on_with_its_own_cache_alone(here: Path) -> None:
+    model = load(here / "model")
+    cached = model.with_cache(Cache(size=7))
+    state = cached.read("the cat")
+    assert cached.with_cache(Cache(size=7, theta=0.1)).peek(state).shape == (1, model.codec.size)
+    for other in (model, model.with_cache(Cache(size=8))):
+        with pytest.raises(StateError, match=r"this state has a cache of 7 tokens, the model one of [08]"):
+            other.peek(state)
+    with pytest.raises(StateError, match="a cache of 0 tokens, the model one of 7"):
+        cached.step(model.start(), 3)
+    with pytest.raises(RecipeError, match=r"a cache is Cache\(size=2000\) or None, not 3"):
+        model.with_cache(3)
+    with pytest.raises(RecipeError, match=r"sampling is Sampling\(temperature=0.8\), for one, not \{\}"):
+        model.generate("the", sampling={})
 
 
 def test_evaluate_stands_beside_floors_of_the_given_text(here: Path) -> None:

@@ -37,7 +37,7 @@ SMALL = recurra.Core(hidden=16, layers=1, dropout=0.0)
 
 
 def train(tmp_path, table, *, task=None, core=SMALL, fit=None, name="model", **data):
-    options = {"validation": 0, "minimum": 1} | data
+    options = {"validation": 0} | ({} if "values" in data else {"minimum": 1}) | data
     task = task or recurra.Classify(embedding=16, input_dropout=0.0, word_dropout=0.0)
     fit = fit or recurra.Fit(epochs=2, learning_rate=1e-2)
     return recurra.train(
@@ -114,6 +114,8 @@ def test_ucr_files_and_plain_text_files(tmp_path):
     with gzip.open(tmp_path / "Saw_TRAIN.tsv.gz", "wt") as file:
         for i in range(12):
             file.write("\t".join([str(i % 2), *(f"{v}" for v in (np.arange(10) * (1 if i % 2 else -1)))]) + "\n")
+    unasked = train(tmp_path, str(tmp_path / "Saw_TRAIN.tsv.gz"), name="unasked", minimum=2)
+    assert unasked.values is not None
     model = train(tmp_path, str(tmp_path / "Saw_TRAIN.tsv.gz"), values=("*",))
     assert model.evaluate(str(tmp_path / "Saw_TRAIN.tsv.gz")).rows["model"]["accuracy"] == 1
     (tmp_path / "train.txt").write_text("".join(f"{n}:fine {t}\n" for t, n in EIGHT.rows()), encoding="latin-1")
@@ -173,21 +175,22 @@ def test_it_starts_from_a_language_model(tmp_path):
     )
     core = recurra.Core(hidden=9, layers=2, dropout=0.0)
     frozen = recurra.Fit(epochs=1, average=0.0)
-    model = train(tmp_path, EIGHT, task=task, core=core, fit=frozen)
+    with pytest.warns(RuntimeWarning, match="4 groups of layers an epoch: after 1 some are as they were"):
+        model = train(tmp_path, EIGHT, task=task, core=core, fit=frozen, minimum=2)
     weights = modelfile.read(tmp_path / "model").weights
     for name, value in lm.encoder.state_dict().items():
         assert np.array_equal(weights[f"encoder.{name}"], value.numpy()), "in the first epoch the head learns alone"
     assert model.text.size == codec.size
-    train(tmp_path, EIGHT, task=task, core=core, fit=recurra.Fit(epochs=4, average=0.0), name="whole")
+    train(tmp_path, EIGHT, task=task, core=core, fit=recurra.Fit(epochs=4, average=0.0), name="whole", minimum=2)
     weights = modelfile.read(tmp_path / "whole").weights
     assert not np.array_equal(weights["encoder.embedding.weight"], lm.encoder.embedding.weight.detach().numpy())
     with pytest.raises(
         RecipeError, match=r"has cell = lstm, layers = 2, hidden = 9, embedding = 6, but the recipe says"
     ):
-        train(tmp_path, EIGHT, task=task, core=recurra.Core(hidden=8, layers=2), name="other")
+        train(tmp_path, EIGHT, task=task, core=recurra.Core(hidden=8, layers=2), name="other", minimum=2)
     other = recurra.Classify(encoder=str(tmp_path / "model"), direction="forward")
     with pytest.raises(ModelFileError, match="for the task 'classify'"):
-        train(tmp_path, EIGHT, task=other, core=core, name="other")
+        train(tmp_path, EIGHT, task=other, core=core, name="other", minimum=2)
 
 
 def test_it_starts_from_word_vectors(tmp_path):
@@ -287,3 +290,28 @@ def test_a_run_that_diverges_is_no_model(tmp_path):
             progress=False,
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("so it is, and so it was\n" * 40)
+    words = recurra.Text(text, unit="words", validation=0)
+    recurra.train(Generate(), words, core=SMALL, fit=Fit(epochs=1), out=tmp_path / "lm", progress=False)
+    task = Classify(encoder=str(tmp_path / "lm"), direction="forward", embedding=16, unfreeze=True)
+    with pytest.raises(
+        RecipeError, match=r"Documents.lower = True would do nothing: the text is read as '.*lm' reads it"
+    ):
+        train(tmp_path, EIGHT, task=task, minimum=2, lower=True)
+    with pytest.raises(RecipeError, match=r"Documents.unit = 'bpe' would do nothing: numbers are classified"):
+        Documents("table.csv", values=("*",), unit="bpe")
+    for fit in (Fit(optimiser="ntasgd", average=0, schedule="constant"), Fit(schedule="plateau")):
+        with pytest.raises(RecipeError, match="watches the validation loss, and validation = 0"):
+            train(tmp_path, EIGHT, fit=fit)
+    with pytest.raises(RecipeError, match=r"Fit.window = 9 would do nothing: 'classify' has no windows"):
+        train(tmp_path, EIGHT, fit=Fit(window=9))
+    with pytest.raises(RecipeError, match="chunk = 50 would do nothing: 'tag' learns from whole texts"):
+        recurra.train(recurra.Tag(), recurra.Sentences(text), fit=Fit(chunk=50), out=tmp_path / "tag")
+    with pytest.raises(RecipeError, match="no token of the text occurs as often as minimum asks"):
+        train(tmp_path, EIGHT, minimum=50)
+    with pytest.raises(RecipeError, match="is what is learnt from"):
+        Documents(str(text), validation=text)

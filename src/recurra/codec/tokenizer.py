@@ -113,6 +113,8 @@ def _words(texts: Iterator[str], vocabulary: int | None, minimum: int, normalize
 
 def _lookup(tokens: list[str], vocabulary: int | None, normalizer: Any, parts: Any) -> Tokenizer:
     tokens = [token for token in tokens if token not in SPECIAL]
+    if not any(map(str.strip, tokens)):
+        raise RecipeError("no token of the text occurs as often as minimum asks: lower minimum")
     tokens = SPECIAL + tokens[: None if vocabulary is None else vocabulary - len(SPECIAL)]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=SPECIAL[UNKNOWN]))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, parts

@@ -4,25 +4,27 @@ A part is read anew whenever it is gone through, so that files may be larger tha
 """
 
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, compress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from recurra import textfile
 from recurra.codec import text as text_codec
 from recurra.codec.text import TextCodec
 from recurra.codec.tokenizer import Normalise, Split, Unit
-from recurra.config import config
+from recurra.config import config, idle
 from recurra.errors import DataError
 from recurra.textfile import Document, Sentence
 
 T = TypeVar("T")
+OF_TEXT = ("unit", "split", "vocabulary", "minimum", "lower", "normalise")  # options of the codec that is learnt
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,13 @@ class Tokens:
         if not 0 <= value < 1:
             raise ValueError("a fraction is at least 0 and below 1")
         return value
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        paths = [part for part in (self.source, self.validation) if isinstance(part, str | os.PathLike)]
+        if len(paths) == 2 and os.path.abspath(paths[0]) == os.path.abspath(paths[1]):
+            raise ValueError(f"validation = '{paths[1]}' is what is learnt from: name another file, or a fraction")
+        return self
 
 
 @config
@@ -139,6 +148,12 @@ class Documents(Tokens):
         default=(),
         description="numbers in the place of a text: a column a step (*: all but the label), or columns of lists",
     )
+
+    @model_validator(mode="after")
+    def _of_values(self) -> Self:
+        if self.values:
+            idle(self, (*OF_TEXT, "text"), "numbers are classified (values)")
+        return self
 
     @property
     def columns(self) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class GenerateModel:
 
     def with_cache(self, cache: Cache | None) -> Self:
         """The same model with a continuous cache (runtime/cache.py), or without; its states are its own."""
+        if not isinstance(cache, Cache | None):
+            raise RecipeError(f"a cache is Cache(size=2000) or None, not {cache!r}")
         other = copy.copy(self)
         other.cache = cache
         return other
@@ -77,7 +79,7 @@ class GenerateModel:
 
         ids: [rows] (or one number, for one row). Raises DataError for an id that there is not, StateError for another model's state.
         """
-        state.check_like(self._blank(0))
+        self._check(state)
         given = np.atleast_1d(np.asarray(ids))
         if given.shape != (state.rows,) or not np.issubdtype(given.dtype, np.integer):
             raise DataError(f"ids must be {state.rows} whole number(s), one a stream, not {str(ids)[:60]}")
@@ -90,7 +92,7 @@ class GenerateModel:
 
     def peek(self, state: State) -> np.ndarray:
         """log p of the token that comes next, [rows, vocabulary] float32, in nats."""
-        state.check_like(self._blank(0))
+        self._check(state)
         outputs = self.network.output(state.arrays)
         logp = self.network.log_probabilities(outputs)
         return logp if self.cache is None else self.cache.mix(state.arrays, outputs, logp)
@@ -99,7 +101,7 @@ class GenerateModel:
         """The state after `text`, which follows on what `state` has read. Raises DataError: empty, or of unknown words alone."""
         ids = self._known(text)
         state = self.start() if state is None else state
-        state.check_like(self._blank(0))
+        self._check(state)
         for i in range(0, len(ids), FRAMES):
             _, state = self._read(state, np.repeat(ids[None, i : i + FRAMES], state.rows, axis=0))
         return state
@@ -124,7 +126,9 @@ class GenerateModel:
         if prompt is not None:
             state = self.read(prompt, state)
         state = self.start() if state is None else state
-        return Generation(self, state, tokens=tokens, sampling=sampling or Sampling(), stop=stop, seed=seed)
+        return Generation(
+            self, state, tokens=tokens, sampling=Sampling() if sampling is None else sampling, stop=stop, seed=seed
+        )
 
     def beam(
         self, prompt: str | None = None, *, state: State | None = None, width: int = 4, tokens: int = 20, stop: str = ""
@@ -217,6 +221,16 @@ class GenerateModel:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    def _check(self, state: State) -> None:
+        """Raises StateError where it is not of this model with this cache."""
+        memory = state.arrays.get("cache.token")
+        held, here = 0 if memory is None else memory.shape[-1], 0 if self.cache is None else self.cache.size
+        if state.digest == self.digest and held != here:
+            raise StateError(
+                f"this state has a cache of {held} tokens, the model one of {here}: go on with the same cache, or start a new state"
+            )
+        state.check_like(self._blank(0))
+
     def _blank(self, rows: int) -> State:
         arrays = self.network.start(rows)
         arrays["recent"] = np.full((rows, RECENT), -1, np.int32)
@@ -240,7 +254,7 @@ class GenerateModel:
     def _nats(self, ids: np.ndarray, state: State | None, dynamic: Dynamic | None) -> tuple[np.ndarray, State]:
         """-log p of each of `ids` [T] after `state`, float64, and the state after them."""
         state = self.start() if state is None else state
-        state.check_like(self._blank(0))
+        self._check(state)
         if state.rows != 1:
             raise StateError(
                 f"a text is scored after a state of one stream, not of {state.rows}: take([row]) one of them"

@@ -34,6 +34,8 @@ class Generation(Iterator[str]):
             raise RecipeError(f"tokens = {tokens!r}: must be a whole number from 1 on")
         if not isinstance(seed, int) or not 0 <= seed < SEEDS:
             raise RecipeError(f"seed = {seed!r}: must be a whole number from 0 to 2^64 - 1")
+        if not isinstance(sampling, Sampling):
+            raise RecipeError(f"sampling is Sampling(temperature=0.8), for one, not {sampling!r}")
         if not isinstance(state, State):
             raise StateError(f"a state is what start, read or another generation gave, not {type(state).__name__}")
         if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):

@@ -46,7 +46,8 @@ class Classify:
     balance: bool = Field(default=False, description="each class counts the same in the loss, however rare it is")
     embedding: int = Field(default=200, ge=1, description="numbers that stand for a token")
     vectors: str | None = Field(
-        default=None, description="file of pretrained word vectors to start from (GloVe, word2vec, fastText .vec)"
+        default=None,
+        description="file of pretrained vectors that the training part's words start from (GloVe, word2vec, fastText .vec)",
     )
     word_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of words dropped in training, everywhere")
     input_dropout: float = Field(default=0.5, ge=0, lt=1, description="share of the embedding's numbers dropped")

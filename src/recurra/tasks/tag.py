@@ -52,7 +52,8 @@ class Tag:
         default=None, ge=1, description="numbers that stand for a word; none: 100, or as many as the vectors have"
     )
     vectors: str | None = Field(
-        default=None, description="file of pretrained word vectors to start from (GloVe, word2vec, fastText .vec)"
+        default=None,
+        description="file of pretrained vectors that the training part's words start from (GloVe, word2vec, fastText .vec)",
     )
     characters: Literal["lstm", "cnn", "none"] = Field(default="lstm", description="how the letters of a word are read")
     letters: int = Field(default=30, ge=1, description="numbers that stand for a letter")

@@ -1,6 +1,7 @@
 """From a recipe of `classify` to what training needs: the codec of its documents, the network, where it starts, and the batches."""
 
 import hashlib
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,9 +12,10 @@ from recurra import modelfile
 from recurra.codec import values as values_codec
 from recurra.codec.text import Labels, TextCodec
 from recurra.codec.values import ValuesCodec
+from recurra.config import idle
 from recurra.data import vectors
 from recurra.data.buckets import Buckets, Rows, stored
-from recurra.data.text import Documents, Part
+from recurra.data.text import OF_TEXT, Documents, Part
 from recurra.errors import DataError, RecipeError
 from recurra.modelfile import ModelFile
 from recurra.tasks.classify import Classifier, Classify
@@ -48,6 +50,9 @@ def classify(recipe: Recipe) -> Prepared:
         sizes=None if encoder is None else _sizes(encoder),
         **inputs,
     )
+    if config.unfreeze and fit.epochs < (groups := len(task.groups())):
+        said = f"unfreeze thaws one of {groups} groups of layers an epoch: after {fit.epochs} some are as they were"
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
     if encoder is not None:
         inside = {
             name.removeprefix("encoder."): w for name, w in encoder.weights.items() if name.startswith("encoder.")
@@ -89,7 +94,7 @@ def _names(document: Document, many: bool) -> tuple[str, ...]:
 def _codec(
     config: Classify, data: Documents, learnt: Part[Document], encoder: ModelFile | None
 ) -> TextCodec | ValuesCodec:
-    if data.values:
+    if next(iter(learnt)).values is not None:  # a file of the UCR archive has them without being asked
         for name in ("encoder", "vectors"):
             if getattr(config, name) is not None:
                 raise RecipeError(
@@ -98,6 +103,7 @@ def _codec(
         frames = FRAMES if config.direction == "both" else None  # one that streams takes them one by one
         return values_codec.fit((_series(document) for document in learnt), frames=frames)
     if encoder is not None:
+        idle(data, OF_TEXT, f"the text is read as '{config.encoder}' reads it")
         return TextCodec.read(encoder.manifest["codec"], encoder.read_text)
     return data.fit(learnt)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar, cast, get_args
 from pydantic import Field, model_validator
 from pydantic_core import PydanticUndefined
 
-from recurra.config import config, fields
+from recurra.config import config, fields, idle
 from recurra.data.pairs import Pairs, Summaries
 from recurra.data.series import Series
 from recurra.data.text import Documents, Sentences, Text
@@ -34,6 +34,9 @@ EXAMPLES = {
     "translate": "train.de",
     "summarise": "data.csv",
 }  # of a printed recipe
+
+
+WHOLE = ("tag", "translate", "summarise")  # tasks that are not taught in chunks
 
 
 @config
@@ -215,7 +218,18 @@ def complete(recipe: Recipe) -> Recipe:
     for name, part in parts(task).items():
         if not isinstance(getattr(recipe, name), part):
             raise RecipeError(f"{name} must be a {part.__name__}, not {type(getattr(recipe, name)).__name__}")
-    return replace(recipe, core=filled(recipe.core, task), fit=filled(recipe.fit, task))
+    whole = replace(recipe, core=filled(recipe.core, task), fit=filled(recipe.fit, task))
+    if task in WHOLE and whole.fit.chunk != DEFAULTS[task][1].chunk:
+        raise RecipeError(f"chunk = {whole.fit.chunk} would do nothing: '{task}' learns from whole texts; leave it out")
+    if task != "forecast":
+        idle(whole.fit, ("window",), f"'{task}' has no windows")
+    if whole.data.validation == 0.0:
+        needs = [name for name in (whole.fit.optimiser, whole.fit.schedule) if name in ("ntasgd", "plateau")]
+        if needs:
+            raise RecipeError(
+                f"{needs[0]} watches the validation loss, and validation = 0: keep a part, or name a file"
+            )
+    return whole
 
 
 def parts(task: str) -> dict[str, type]:
