@@ -39,7 +39,7 @@ def train(path, out, *, epochs=1, seed=0, validation=0, core=SMALL, data=None, *
 def here(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tag")
     write(folder / "ner.txt", NER)
-    train(folder / "ner.txt", folder / "both", epochs=2, validation=str(folder / "ner.txt"))
+    train(folder / "ner.txt", folder / "both", epochs=2, validation=str(write(folder / "again.txt", NER)))
     train(folder / "ner.txt", folder / "forward", direction="forward", ahead=1, characters="cnn", repair=True)
     return folder
 

@@ -4,7 +4,6 @@ A part is read anew whenever it is gone through, so that files may be larger tha
 """
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -68,13 +67,6 @@ class Tokens:
         if not 0 <= value < 1:
             raise ValueError("a fraction is at least 0 and below 1")
         return value
-
-    @model_validator(mode="after")
-    def _apart(self) -> Self:
-        paths = [part for part in (self.source, self.validation) if isinstance(part, str | os.PathLike)]
-        if len(paths) == 2 and os.path.abspath(paths[0]) == os.path.abspath(paths[1]):
-            raise ValueError(f"validation = '{paths[1]}' is what is learnt from: name another file, or a fraction")
-        return self
 
 
 @config

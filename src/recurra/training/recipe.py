@@ -2,7 +2,10 @@
 
 import re
 import tomllib
+import warnings
 from dataclasses import MISSING, replace
+from os import PathLike
+from os.path import abspath
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast, get_args
 
@@ -229,6 +232,10 @@ def complete(recipe: Recipe) -> Recipe:
             raise RecipeError(
                 f"{needs[0]} watches the validation loss, and validation = 0: keep a part, or name a file"
             )
+    paths = [part for part in (whole.data.source, whole.data.validation) if isinstance(part, str | PathLike)]
+    if len(paths) == 2 and abspath(paths[0]) == abspath(paths[1]):
+        said = f"validation = '{paths[1]}' is what is learnt from: its scores say nothing about other data"
+        warnings.warn(said, RuntimeWarning, stacklevel=3)
     return whole
 
 
