@@ -1,5 +1,6 @@
 """Translate and summarise: the runtime is torch; a sentence alone or among others, and in any order, has the same answer."""
 
+import io
 import itertools
 from dataclasses import replace
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 
 from recurra import Core, Fit, Pairs, RecurraError, Search, Summaries, Summarise, Translate, load, train
-from recurra.errors import DataError, RecipeError
+from recurra.errors import DataError, RecipeError, StateError, UnsupportedError
 from recurra.nn.attention import SCORES
 from recurra.nn.sequence import EncoderDecoder
 from recurra.pairfile import Pair
 from recurra.runtime import sequence
 from recurra.runtime.average import average
+from recurra.runtime.simultaneous import lagging
+from recurra.runtime.stream import State
 from recurra.runtime.translate import as_json, shown
 from recurra.search.sampling import Sampling
 
@@ -75,18 +78,20 @@ def files(tmp_path_factory):
     some = sentences(400)
     (folder / "a.txt").write_text("\n".join(" ".join(s) for s in some) + "\n")
     (folder / "b.txt").write_text("\n".join(" ".join(WORDS[w] for w in s) for s in some) + "\n")
+    for name in "ab":
+        (folder / f"{name}.valid.txt").write_text((folder / f"{name}.txt").read_text())
     return folder
 
 
-def trained(files, out, seed=0, **task):
+def trained(files, out, seed=0, data=None, **task):
     return train(
         Translate(embedding=24, smoothing=0.0, **task),
         Pairs(
             str(files / "a.txt"),
             target=str(files / "b.txt"),
-            unit="words",
-            validation=str(files / "a.txt"),
-            validation_target=str(files / "b.txt"),
+            validation=str(files / "a.valid.txt"),
+            validation_target=str(files / "b.valid.txt"),
+            **(data or {"unit": "words"}),
         ),
         core=Core(hidden=32, layers=2, dropout=0.0),
         fit=Fit(epochs=6, batch_size=8, learning_rate=1e-2, seed=seed),
@@ -129,6 +134,57 @@ def test_a_sentence_never_depends_on_its_batch(translator, search):
                 assert np.array_equal(one.weights, alone[i].weights)
 
 
+@pytest.fixture(scope="module", params=["words", "bpe", "characters"])
+def waiting(request, files, tmp_path_factory):
+    """A translator that begins once two tokens are there."""
+    data = {"unit": request.param} | ({"vocabulary": 300} if request.param == "bpe" else {})
+    out = tmp_path_factory.mktemp("waiting") / "m"
+    return trained(files, out, data=data, direction="forward", bridge="zeros", wait=2)
+
+
+def test_written_while_it_is_read_is_written_greedily(waiting):
+    """Word by word, or the sentence in two parts, through the bytes of the state: the text of the whole sentence."""
+    for some in sentences(20, seed=5, longest=9):
+        (whole,) = waiting.translate([" ".join(some)], Search(beam=1))
+        state, pieces = waiting.start(), []
+        for word in some:
+            before = state.to_bytes()
+            piece, after = waiting.step(state, word)
+            assert state.to_bytes() == before, "a state is a value"
+            state = State.from_bytes(after.to_bytes(), waiting.digest)
+            pieces.append(piece)
+        rest, end = waiting.finish(state)
+        assert "".join([*pieces, rest]) == whole.text
+        logp = end.arrays["decoder.output"]
+        half, two = waiting.step(waiting.start(), " ".join(some[:1]))
+        more, two = waiting.step(two, " ".join(some[1:])) if some[1:] else ("", two)
+        rest, end = waiting.finish(two)
+        assert half + more + rest == whole.text
+        assert np.array_equal(end.arrays["decoder.output"], logp)
+
+
+def test_a_translator_that_waits_begins_before_the_end(files, tmp_path, capsys):
+    model = trained(files, tmp_path / "m", direction="forward", bridge="zeros", wait=2)
+    scored = model.evaluate(str(files / "a.txt"), str(files / "b.txt")).rows["model"]
+    assert scored["BLEU"] > 80
+    assert 1 < scored["average lagging"] < 3
+    out = io.StringIO()
+    assert model.lines(["eins\n", "und\n", "zwei drei\n", "\n", "rot\n"], out) == 0
+    assert out.getvalue() == "one\nand two\nthree\n\nred\n\n"
+    with pytest.raises(DataError, match="takes the next word of a sentence, not ' '"):
+        model.step(model.start(), " ")
+    assert model.finish(model.start())[0] == ""
+    with pytest.raises(StateError, match="belongs to the model"):
+        model.step(State("another", model.start().arrays), "eins")
+
+
+def test_average_lagging_by_hand():
+    assert lagging(source=5, written=5, wait=1) == 1.0
+    assert lagging(source=5, written=5, wait=3) == 3.0
+    assert lagging(source=4, written=8, wait=4) == 4.0
+    assert lagging(source=4, written=8, wait=1) == pytest.approx((1 + 1.5 + 2 + 2.5) / 4)
+
+
 def test_prefix_phrase_draws_and_lines(translator, capsys):
     (answer,) = translator.translate(["eins und zwei"], prefixes=["red"])
     assert answer.text.split()[0] == "red"
@@ -158,6 +214,8 @@ def test_several_models_answer_together_and_as_their_mean(translator, files, tmp
 
 
 def test_bad_input_is_one_line(translator, tmp_path):
+    with pytest.raises(UnsupportedError, match="trained with wait = 3 or the like"):
+        translator.start()
     with pytest.warns(RuntimeWarning, match="knows no word of"):
         translator.translate("xyzzy")
     with pytest.warns(RuntimeWarning, match="far longer than any in training"):

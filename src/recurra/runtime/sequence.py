@@ -107,11 +107,6 @@ class EncoderDecoder:
         """Whether it has a pointer."""
         return self._pointer is not None
 
-    @property
-    def streams(self) -> bool:
-        """Whether every layer reads forwards, so that a source may be written about before it ends."""
-        return all(isinstance(layer, Recurrent) for layer, _ in self._encoder)
-
     # -- reading -------------------------------------------------------------------------------------------------
 
     def encode(self, sources: Sequence[np.ndarray]) -> list[Source]:
@@ -139,6 +134,22 @@ class EncoderDecoder:
         ahead = self._encoder[-1][0].hidden
         newest = y[np.arange(len(y)), lengths - 1, :ahead]
         return x, np.concatenate([newest, y[:, 0, ahead:]], 1)
+
+    def hear(self, ids: np.ndarray, heard: Mapping[str, np.ndarray]) -> tuple[Memory, Arrays]:
+        """The next ids [n] of one source -> the memory of these n, and what the encoder, which reads forwards, remembers after them.
+
+        heard: what it remembered before, name -> [1, ...]; empty: nothing.
+        """
+        x = scaled(self._read_words(known(ids[None], self._read_words.size)))
+        after: Arrays = {}
+        for k, (layer, residual) in enumerate(self._encoder):
+            assert isinstance(layer, Recurrent)
+            names = [f"{k}.{name}" for name in layer.state_names]
+            state = tuple(heard[name][None] for name in names) if heard else layer.start(1)
+            y, state = layer(x, state) if len(ids) else (np.zeros((1, 0, layer.hidden), np.float32), state)
+            after |= {name: part[0] for name, part in zip(names, state, strict=True)}
+            x = x + y if residual else y
+        return self._attention.read(x[0]), after
 
     # -- writing -------------------------------------------------------------------------------------------------
 

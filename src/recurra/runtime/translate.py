@@ -11,9 +11,11 @@ import numpy as np
 import polars as pl
 
 from recurra import pairfile, textfile
-from recurra.errors import DataError, RecurraError
+from recurra.errors import DataError, RecurraError, UnsupportedError
 from recurra.pairfile import Pair
 from recurra.runtime.scored import Scored
+from recurra.runtime.simultaneous import Simultaneous, lagging
+from recurra.runtime.stream import State
 from recurra.runtime.writer import Writer, Written, need
 from recurra.search.settings import Search
 
@@ -21,7 +23,10 @@ HELD = 2048  # sentences read at a time
 
 
 class TranslateModel(Writer):
-    """A trained translator. `translate` for sentences, `predict` for a file, `evaluate` for pairs."""
+    """A trained translator. `translate` for sentences, `predict` for a file, `evaluate` for pairs.
+
+    One that was trained with `wait` also translates while a sentence comes, word by word: `start`, `step` and `finish`.
+    """
 
     def translate(
         self,
@@ -36,6 +41,28 @@ class TranslateModel(Writer):
         Raises DataError, RecipeError.
         """
         return self.write([texts] if isinstance(texts, str) else texts, search, prefixes=prefixes, phrases=phrases)
+
+    def start(self) -> State:
+        """The state before the first word of a sentence. Raises UnsupportedError for a model that was trained without `wait`."""
+        return self._simultaneous().start()
+
+    def step(self, state: State, words: str) -> tuple[str, State]:
+        """The next word (or words) of the sentence in, what can be written by then out, and the new state; `state` is left as it was.
+
+        Raises DataError, StateError, UnsupportedError.
+        """
+        return self._simultaneous().step(state, words)
+
+    def finish(self, state: State) -> tuple[str, State]:
+        """The rest of the translation, once the sentence has ended. Raises StateError, UnsupportedError."""
+        return self._simultaneous().finish(state)
+
+    def _simultaneous(self) -> Simultaneous:
+        if not self.streams or len(self.networks) > 1:
+            raise UnsupportedError(
+                "only a single model that was trained with wait = 3 or the like writes while it reads: use translate"
+            )
+        return Simultaneous(self)
 
     def predict(self, source: Any, search: Search | None = None) -> pl.DataFrame:
         """Translate every line of a file of plain text, or every text of a list: a row for each of the `n_best`, with sentence (from 1),
@@ -63,11 +90,14 @@ class TranslateModel(Writer):
     def evaluate(self, source: Any, target: Any = None, search: Search | None = None) -> Scored:
         """Score translations of pairs (a list of `Pair`, a table, or two files) against the targets, beside the source as it is.
 
-        BLEU and chrF are sacrebleu's, on cased text; its signature is in the caption. Raises DataError, UnsupportedError.
+        BLEU and chrF are sacrebleu's, on cased text; its signature is in the caption. A model with `wait` searches greedily where nothing
+        is said, and its average lagging, in tokens of the source, stands beside. Raises DataError, UnsupportedError.
         """
+        search = search or (Search(beam=1) if self.streams else Search())
         pairs = self._pairs(source, target)
         bleu, chrf = need("sacrebleu").metrics.BLEU(), need("sacrebleu").metrics.CHRF()
-        written = [answer.text for answer in self.write([pair.source for pair in pairs], search)]
+        answers = self.write([pair.source for pair in pairs], search)
+        written = [answer.text for answer in answers]
         wanted = [[pair.target for pair in pairs]]
         total, count = self.score(pairs)
         rows = {
@@ -75,11 +105,20 @@ class TranslateModel(Writer):
             for name, texts in (("model", written), ("source copied", [pair.source for pair in pairs]))
         }
         rows["model"]["nats/token"] = float(-total.sum() / count.sum())
+        wait = self.networks[0].wait
+        if wait is not None:
+            lags = [lagging(a.weights.shape[1], len(a.tokens), wait) for a in answers if a.tokens]
+            rows["model"]["average lagging"] = float(np.mean(lags))
         signatures = f"{bleu.get_signature()}; chrF {chrf.get_signature()}"
         return Scored(rows, f"{len(pairs)} sentences; sacrebleu {signatures}")
 
     def lines(self, lines: Iterable[str], out: TextIO) -> int:
-        """A sentence a line in, its translation a line out. A line that is refused is named on standard error; returns how many were."""
+        """A sentence a line in, its translation a line out. A line that is refused is named on standard error; returns how many were.
+
+        A model with `wait` takes a word, or several, a line, and writes a line as soon as there is one; an empty line ends the sentence.
+        """
+        if self.streams:
+            return self._words(lines, out)
         refused = 0
         for number, line in enumerate(lines, 1):
             try:
@@ -88,6 +127,30 @@ class TranslateModel(Writer):
             except RecurraError as error:
                 refused += 1
                 sys.stderr.write(f"recurra: line {number}: {error}\n")
+        return refused
+
+    def _words(self, lines: Iterable[str], out: TextIO) -> int:
+        state, refused = self.start(), 0
+
+        def ended() -> State:
+            rest, _ = self.finish(state)
+            out.write(f"{rest.strip()}\n\n" if rest.strip() else "\n")
+            out.flush()
+            return self.start()
+
+        for number, line in enumerate(lines, 1):
+            try:
+                if line.strip():
+                    piece, state = self.step(state, line)
+                    out.write(f"{piece.strip()}\n" if piece.strip() else "")
+                    out.flush()
+                elif state.arrays["read"].shape[1]:
+                    state = ended()
+            except RecurraError as error:
+                refused += 1
+                sys.stderr.write(f"recurra: line {number}: {error}\n")
+        if state.arrays["read"].shape[1]:
+            ended()
         return refused
 
     def _pairs(self, source: Any, target: Any) -> list[Pair]:

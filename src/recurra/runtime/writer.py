@@ -56,8 +56,6 @@ class Written:
 class Writer:
     """A trained model that writes one text about another. `write` for texts; `score` for pairs; `ensemble` with others."""
 
-    streams = False
-
     def __init__(
         self, manifest: Mapping[str, Any], weights: Mapping[str, np.ndarray], digest: str, files: Mapping[str, str]
     ) -> None:
@@ -86,6 +84,11 @@ class Writer:
                 )
         made.networks = [network for model in (self, *others) for network in model.networks]
         return made
+
+    @property
+    def streams(self) -> bool:
+        """Whether it was trained to write before its source ends (`wait`)."""
+        return self.networks[0].wait is not None
 
     def facts(self) -> dict[str, Any]:
         """What `recurra info` says of it."""
