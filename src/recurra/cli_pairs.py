@@ -33,10 +33,16 @@ def translate(
     prefix: Annotated[str | None, typer.Option(help="how every translation begins")] = None,
     phrase: Annotated[list[str] | None, typer.Option(help="what must stand in it; may be given more than once")] = None,
     attention: Annotated[bool, typer.Option("--attention", help="show which words each word attended to")] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="folder to write pictures of attention to, 1.png for the first line (matplotlib)"),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Translate standard input, a sentence a line. A refused line is named on standard error; the exit code is then 2."""
+    from recurra.heatmap import figure
     from recurra.runtime.translate import as_json, shown
+    from recurra.runtime.writer import need
     from recurra.search.settings import Search
 
     search = Search(
@@ -48,6 +54,12 @@ def translate(
         unknown=unknown,  # type: ignore[arg-type]
     )
     player = _player(models, "translate")
+    if picture is not None:
+        need("matplotlib", "plot")
+        try:
+            picture.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError(f"--picture {picture}: {(error.strerror or 'no folder').lower()}") from None
     ran = _Lines()
     for line in ran:
         with ran.named():
@@ -57,6 +69,8 @@ def translate(
                 prefixes=None if prefix is None else [prefix],
                 phrases=None if phrase is None else [phrase],
             )
+            if picture is not None:
+                figure(answer).savefig(picture / f"{ran.number}.png", dpi=150)
             if json_output:
                 print(as_json(answer), flush=True)
                 continue

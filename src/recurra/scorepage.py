@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from recurra import curve
+from recurra import curve, heatmap
 from recurra.page import STYLE, table_html
 from recurra.runtime.scored import Scored
 
@@ -24,6 +24,10 @@ def render(manifest: Mapping[str, Any], facts: dict[str, Any], scored: Scored) -
         columns = list(dict.fromkeys(key for row in table.values() for key in row))
         cells = [[name, *(f"{row[key]:.4g}" if key in row else "-" for key in columns)] for name, row in table.items()]
         sections += [f"<h2>{escape(title.capitalize())}</h2>", table_html(["", *columns], cells)]
+    for example in scored.examples:
+        lead = "<h2>What it attended to</h2>" if example is scored.examples[0] else ""
+        picture = heatmap.svg(example["source"], example["words"], example["attention"])
+        sections.append(f'{lead}<p class="note">Wanted: {escape(example["wanted"])}</p>{picture}')
     shown = {key: value for key, value in facts.items() if key != "scores" and value not in (None, [], {}, "")}
     lines = "".join(f"<tr><td>{escape(key)}</td><td>{escape(_words(value))}</td></tr>" for key, value in shown.items())
     sections += [curve.section(manifest), "<h2>The model</h2>", f'<table class="facts">{lines}</table>']

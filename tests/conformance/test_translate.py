@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from recurra import Core, Fit, Pairs, RecurraError, Search, Summaries, Summarise, Translate, load, train
+from recurra import Core, Fit, Pairs, RecurraError, Search, Summaries, Summarise, Translate, load, scorepage, train
 from recurra.errors import DataError, RecipeError, StateError, UnsupportedError
+from recurra.heatmap import figure, svg
 from recurra.nn.attention import SCORES
 from recurra.nn.sequence import EncoderDecoder
 from recurra.pairfile import Pair
 from recurra.runtime import sequence
 from recurra.runtime.average import average
+from recurra.runtime.scored import Scored
 from recurra.runtime.simultaneous import lagging
 from recurra.runtime.stream import State
 from recurra.runtime.translate import as_json, shown
@@ -117,6 +119,24 @@ def test_it_learns_to_translate_and_says_so(translator, files):
     assert answer.attention.shape == (3, 3)
     assert len(shown(answer).splitlines()) == 4
     assert '"words": ["three", "and", "four"]' in as_json(answer)
+
+
+def test_attention_is_pictured(translator, files, tmp_path):
+    """In a file by matplotlib, and in the report: a cell for each pair of words, the darkest where the word comes from."""
+    (answer,) = translator.translate("drei und vier")
+    figure(answer).savefig(tmp_path / "attention.png")
+    assert (tmp_path / "attention.png").read_bytes()[:4] == b"\x89PNG"
+    axes = figure(answer).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["drei", "und", "vier"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["three", "and", "four"]
+    scored = Scored.from_json(translator.evaluate(str(files / "a.txt"), str(files / "b.txt")).to_json())
+    page = scorepage.render(translator.manifest, {"created": "now"}, scored)
+    assert page.count('aria-label="attention"') == 4
+    pictured = scored.examples[0]
+    assert page.count("<rect") == sum(len(one["source"]) * len(one["words"]) for one in scored.examples)
+    best = max(max(row) for row in pictured["attention"])
+    assert f": {best:.2f}</title>" in page
+    assert svg(["a", "<b>"], ["x"], [[0.0, 1.0]]).count("&lt;b&gt;") == 2
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from typing import Any
 @dataclass(frozen=True)
 class Scored:
     """rows: "model" first, then each floor -> metric, as it is shown, -> value (a row lacks what it has not). caption: what the
-    scores are over, and whose definitions they follow. details: more of the model, e.g. F1 by type, JSON values.
+    scores are over, and whose definitions they follow. details: more of the model, e.g. F1 by type, JSON values. examples: of a model
+    that writes, some answers with what they attended to.
     """
 
     rows: dict[str, dict[str, float]]
     caption: str
     details: dict[str, Any] = field(default_factory=dict)
+    examples: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -21,7 +23,7 @@ class Scored:
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "Scored":
         """What `to_json` gave."""
-        return cls(found["rows"], found["caption"], found["details"])
+        return cls(found["rows"], found["caption"], found["details"], found.get("examples", []))
 
     @property
     def titles(self) -> list[str]:

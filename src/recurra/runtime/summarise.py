@@ -67,13 +67,15 @@ class SummariseModel(Writer):
         from rouge_score.rouge_scorer import RougeScorer
 
         scorer = RougeScorer(list(ROUGE), use_stemmer=True)
-        written = [answer.text for answer in self.write([pair.source for pair in pairs], search or DEFAULT)]
+        answers = self.write([pair.source for pair in pairs], search or DEFAULT)
+        written = [answer.text for answer in answers]
         lead = max(1, round(float(np.mean([len(pair.target.split()) for pair in pairs]))))
         first = [" ".join(words_of(self.codec.source, pair.source)[:lead]) for pair in pairs]
         total, count = self.score(pairs)
         rows = {name: _rouge(scorer, pairs, texts) for name, texts in (("model", written), (f"lead-{lead}", first))}
         rows["model"]["nats/token"] = float(-total.sum() / count.sum())
-        return Scored(rows, f"{len(pairs)} documents; rouge-score, F, with stemming")
+        caption = f"{len(pairs)} documents; rouge-score, F, with stemming"
+        return Scored(rows, caption, examples=self.examples(pairs, answers))
 
     def lines(self, lines: Iterable[str], out: TextIO) -> int:
         """A document a line in, its summary a line out. A line that is refused is named on standard error; returns how many were."""

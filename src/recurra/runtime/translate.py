@@ -110,7 +110,8 @@ class TranslateModel(Writer):
             lags = [lagging(a.weights.shape[1], len(a.tokens), wait) for a in answers if a.tokens]
             rows["model"]["average lagging"] = float(np.mean(lags))
         signatures = f"{bleu.get_signature()}; chrF {chrf.get_signature()}"
-        return Scored(rows, f"{len(pairs)} sentences; sacrebleu {signatures}")
+        caption = f"{len(pairs)} sentences; sacrebleu {signatures}"
+        return Scored(rows, caption, examples=self.examples(pairs, answers))
 
     def lines(self, lines: Iterable[str], out: TextIO) -> int:
         """A sentence a line in, its translation a line out. A line that is refused is named on standard error; returns how many were.

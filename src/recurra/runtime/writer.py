@@ -25,6 +25,7 @@ from recurra.search.sampling import Sampling
 from recurra.search.settings import Search
 
 GROUP = 64  # texts side by side
+EXAMPLES, WIDEST = 4, 60  # answers that are shown with their scores, and words of a source that a picture has
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,20 @@ class Writer:
                 )
         made.networks = [network for model in (self, *others) for network in model.networks]
         return made
+
+    def examples(self, pairs: Sequence[Pair], answers: Sequence[Written]) -> list[dict[str, Any]]:
+        """The first answers of a scored part, with what was wanted and, word by word, what they attended to: JSON values."""
+        some = list(zip(pairs, answers, strict=True))[:EXAMPLES]
+        return [
+            {
+                "text": answer.text,
+                "wanted": pair.target,
+                "source": list(answer.source_words[:WIDEST]),
+                "words": list(answer.words),
+                "attention": np.round(answer.attention[:, :WIDEST].astype(float), 3).tolist(),
+            }
+            for pair, answer in some
+        ]
 
     @property
     def streams(self) -> bool:
@@ -294,13 +309,13 @@ class _Advance:
         return together, np.asarray(np.mean(np.stack(weights), axis=0), np.float32)
 
 
-def need(package: str) -> Any:
-    """A package of the extra `text`. Raises UnsupportedError where it is absent."""
+def need(package: str, extra: str = "text") -> Any:
+    """A package of an extra of ours. Raises UnsupportedError where it is absent."""
     try:
         return __import__(package)
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
         raise UnsupportedError(
-            f"the scores need {package}, which is not installed: pip install 'recurra[text]'"
+            f"this needs {package}, which is not installed: pip install 'recurra[{extra}]'"
         ) from None
