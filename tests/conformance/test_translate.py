@@ -13,7 +13,7 @@ from recurra.errors import DataError, RecipeError, StateError, UnsupportedError
 from recurra.heatmap import figure, svg
 from recurra.nn.attention import SCORES
 from recurra.nn.sequence import EncoderDecoder
-from recurra.pairfile import Pair
+from recurra.pairfile import Pair, pairs
 from recurra.runtime import sequence
 from recurra.runtime.average import average
 from recurra.runtime.scored import Scored
@@ -21,6 +21,7 @@ from recurra.runtime.simultaneous import lagging
 from recurra.runtime.stream import State
 from recurra.runtime.translate import as_json, shown
 from recurra.search.sampling import Sampling
+from recurra.tasks.translate import bleu, matches
 
 V = 23
 CASES = [
@@ -288,3 +289,38 @@ def test_attention_without_weights_is_a_model_too(files, tmp_path, attention):
         progress=False,
     )
     assert load(tmp_path / "m").translate("eins")[0].text == model.translate("eins")[0].text
+
+
+def test_bleu_is_sacrebleus(translator):
+    """Of the sums over sentences, also where no n-gram of some length is right (smoothing), and with a penalty for brevity."""
+    from sacrebleu.metrics import BLEU
+
+    rng = np.random.default_rng(0)
+    oracle = BLEU(tokenize="none", force=True)
+    for ids, keep in ((3, 1.0), (3, 0.6), (40, 1.0), (200, 1.0)):
+        wanted = [rng.integers(0, ids, rng.integers(4, 20)).tolist() for _ in range(12)]
+        found = [
+            w[: max(4, round(keep * len(w)))] if i % 3 else rng.integers(0, ids, 9).tolist()
+            for i, w in enumerate(wanted)
+        ]
+        if ids == 200:
+            found = [rng.integers(0, ids, 9).tolist() for _ in wanted]
+        counts = np.sum([matches(a, b) for a, b in zip(found, wanted, strict=True)], 0).tolist()
+        texts = [[" ".join(map(str, one)) for one in side] for side in (found, wanted)]
+        assert 100 * bleu(counts) == pytest.approx(oracle.corpus_score(texts[0], [texts[1]]).score, abs=1e-9)
+    assert bleu(matches([], [1, 2])) == 0.0
+
+
+def test_bleu_decides_which_epoch_is_kept(files, tmp_path):
+    model = trained(files, tmp_path / "m", watch="bleu")
+    errors = [row["validation_error"] for row in model.manifest["training"]["history"]]
+    assert 0 <= min(errors) < 0.15 < errors[0] <= 1
+    given = list(pairs(str(files / "a.txt"), str(files / "b.txt")))
+    texts = [pair.source for pair in given]
+    ids = model.codec.targets
+    written = [answer.text for answer in model.translate(texts, Search(beam=1))]
+    counts = [
+        matches(a.tolist()[:-1], b.tolist()[:-1])
+        for a, b in zip(ids(written), ids(pair.target for pair in given), strict=True)
+    ]
+    assert 1 - bleu(np.sum(counts, 0).tolist()) == pytest.approx(min(errors), abs=2e-3)

@@ -1,7 +1,7 @@
 """The contract between a task and those who train, save and serve it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -50,8 +50,19 @@ class Task(nn.Module, ABC):
         """(sum, count) over all valid targets; whoever trains divides, once."""
 
     def error(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(sum, count) of what decides which epoch is kept: the loss, or nearer to what is wanted, e.g. wrong answers."""
+        """(sum, count) of what decides which epoch is kept: the loss, or nearer to what is wanted, e.g. wrong answers. The sum is one
+        number, or as many as `errors` says, [errors].
+        """
         return self.loss(output, batch)
+
+    @property
+    def errors(self) -> int:
+        """Numbers of the sum of `error`."""
+        return 1
+
+    def overall(self, total: Sequence[float], count: float) -> float:
+        """What the sums over the whole validation part come to: the less, the better."""
+        return total[0] / max(count, 1.0)
 
     def groups(self) -> list[tuple[Iterable[nn.Parameter], float]]:
         """The parameters, each group with the factor of its learning rate (discriminative rates: Howard & Ruder, 2018)."""

@@ -1,10 +1,13 @@
 """Translate: a sentence becomes another. The network is nn/sequence.py's: an encoder, and a decoder that attends to it.
 
 loss   = -log p(y_t | y_1 ... y_{t-1}, source)                smoothed (Szegedy et al. 2016)
-GLEU   = n-grams (1 to 4) that both have / the more of the two    of what is written greedily    Wu et al. 2016
+BLEU   = min(1, e^(1 - r/c)) (p_1 p_2 p_3 p_4)^(1/4)           of what is written greedily, over tokens: Papineni et al. 2002
+         p_n: n-grams of the c written tokens that are also among the r wanted ones; 1 / (2^k of them) for the kth that has none
 """
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -54,9 +57,9 @@ class Translate:
         ge=1,
         description="tokens of the source that are read before the first is written, then one by one",
     )
-    watch: Literal["loss", "gleu"] = Field(
+    watch: Literal["loss", "bleu"] = Field(
         default="loss",
-        description="what decides which epoch is kept: the loss, or the GLEU of what is written greedily",
+        description="what decides which epoch is kept: the loss, or the BLEU of what is written greedily, token by token",
     )
 
     @model_validator(mode="after")
@@ -107,27 +110,47 @@ class Translator(Task):
         return self.network.loss(output, batch.values, batch.targets, batch.weights.sum(1).long())
 
     def error(self, output: Decoded, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(sum, count) of what `watch` says: the loss, or 1 - GLEU."""
+        """(sum, count) of what `watch` says: the loss, or what BLEU is made of, [errors]."""
         if self.config.watch == "loss":
             return self.loss(output, batch)
         longest = LONGEST * batch.targets.shape[1]
         found = self.network.greedy(batch.values, batch.lengths, longest)
         lengths = batch.weights.sum(1).long().tolist()
         wanted = [ids[: n - 1] for ids, n in zip(batch.targets.tolist(), lengths, strict=True)]
-        missed = count = 0
-        for a, b in zip(found, wanted, strict=True):
-            some, all_ = shared(a, b)
-            missed, count = missed + all_ - some, count + all_
-        return torch.tensor(float(missed)), torch.tensor(float(count))
+        parts = [matches(a, b) for a, b in zip(found, wanted, strict=True)]
+        return torch.tensor(parts, dtype=torch.float64).sum(0), torch.tensor(1.0)
+
+    @property
+    def errors(self) -> int:
+        """One for the loss; the counts of `matches` for BLEU."""
+        return 1 if self.config.watch == "loss" else 2 * GRAMS + 2
+
+    def overall(self, total: Sequence[float], count: float) -> float:
+        """The mean loss, or 1 - BLEU."""
+        return super().overall(total, count) if self.config.watch == "loss" else 1.0 - bleu(total)
 
     def export(self) -> Export:
         """The layers as the runtime plays them (runtime/sequence.py)."""
         return Export(*self.network.export())
 
 
-def shared(a: list[int], b: list[int]) -> tuple[int, int]:
-    """n-grams of 1 to 4 ids that both sentences have, and how many the one with more of them has."""
-    counts = [
-        Counter(tuple(ids[i : i + n]) for n in range(1, GRAMS + 1) for i in range(len(ids) - n + 1)) for ids in (a, b)
-    ]
-    return (counts[0] & counts[1]).total(), max(c.total() for c in counts)
+def matches(found: list[int], wanted: list[int]) -> list[int]:
+    """What BLEU is made of: the n-grams, n from 1 to 4, that both have; those that are found; tokens found and wanted."""
+    same, there = [], []
+    for n in range(1, GRAMS + 1):
+        a, b = (Counter(tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)) for ids in (found, wanted))
+        same.append((a & b).total())
+        there.append(a.total())
+    return [*same, *there, len(found), len(wanted)]
+
+
+def bleu(counts: Sequence[float]) -> float:
+    """BLEU from the sums of `matches` over all sentences, 0 to 1; of n-grams none of which is right 1/2, 1/4, ... are taken to be."""
+    same, there, (found, wanted) = counts[:GRAMS], counts[GRAMS : 2 * GRAMS], counts[2 * GRAMS :]
+    if not all(there) or not same[0]:
+        return 0.0
+    half, logs = 1.0, 0.0
+    for right, n in zip(same, there, strict=True):
+        half = half / 2 if not right else half
+        logs += math.log((right or half) / n)
+    return math.exp(logs / GRAMS + min(0.0, 1.0 - wanted / found))

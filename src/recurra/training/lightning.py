@@ -27,7 +27,7 @@ class Training(pl.LightningModule):
         super().__init__()
         self.task, self.fit, self.train_batches, self.validation_batches = task, fit, train, validation
         self._state: CoreState | None = None
-        self._totals = torch.zeros(4, dtype=torch.float64)
+        self._totals = torch.zeros(0, dtype=torch.float64)
         self._scale = 1.0
         self.history: list[dict[str, float | None]] = []
         """A row an epoch: epoch (from 1), the mean loss in training, that of validation and its error (None where there is none, or it
@@ -58,7 +58,7 @@ class Training(pl.LightningModule):
     def validation_step(self, batch: Batch) -> None:
         output = self._output(batch)
         found = [*self.task.loss(output, batch), *self.task.error(output, batch)]
-        self._totals += torch.tensor([float(part) for part in found], dtype=torch.float64)
+        self._totals += torch.cat([part.detach().double().cpu().flatten() for part in found])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self._scale = batch.scale
@@ -73,12 +73,12 @@ class Training(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._check(self._learnt[0])
         self._kept, self._state = self._state, None
-        self._totals = torch.zeros(4, dtype=torch.float64)
+        self._totals = torch.zeros(3 + self.task.errors, dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
         self._state = self._kept
         totals = self.trainer.strategy.reduce(self._totals.to(self.device), reduce_op="sum").tolist()
-        loss, error = (float(totals[k] / max(totals[k + 1], 1.0)) for k in (0, 2))
+        loss, error = totals[0] / max(totals[1], 1.0), self.task.overall(totals[2:-1], totals[-1])
         self.task.heard(loss)
         self.log("validation_loss", loss, prog_bar=True)
         self.log("validation_error", error)
