@@ -65,7 +65,7 @@ def text_row(name: str, seed: int) -> dict[str, Any]:
         task = recurra.Classify(
             encoder=str(lm), direction="forward", pooling="concat", embedding=200, unfreeze=True, discriminate=1.3
         )
-        core = recurra.Core(hidden=256)
+        core, fit = recurra.Core(hidden=256), recurra.Fit(epochs=5, seed=seed)
     pretraining = time.monotonic() - started
     model = recurra.train(
         task,
@@ -97,7 +97,7 @@ def language_model(train: str, place: Path, seed: int, vocabulary: int) -> Path:
         recurra.Generate(embedding=200, tied=False, cutoffs=(2_000, 10_000), input_dropout=0.1),
         recurra.Text(str(text), unit="words", split="punctuation", vocabulary=vocabulary, validation=0.02),
         core=recurra.Core(hidden=256, layers=1, dropout=0.1),
-        fit=recurra.Fit(epochs=3, seed=seed),
+        fit=recurra.Fit(epochs=2, seed=seed),
         out=out,
         overwrite=True,
         progress=False,

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ import typer.core
 from recurra import cli_pairs, cli_text
 from recurra.errors import RecipeError, RecurraError, UnsupportedError
 
+WRITERS = ("translate", "summarise")  # tasks that write one text about another
 INTERRUPTED = 130  # exit code of a command that was stopped
 Model = Annotated[Path, typer.Argument(help="model folder")]
 Data = Annotated[
@@ -99,10 +101,9 @@ def evaluate(
     from recurra.runtime.model import load
 
     player = load(model)
-    _only("forecast", player, {"season": season})
-    _only("generate", player, {"train": train})
-    if player.manifest["task"] not in ("translate", "summarise"):
-        _only("translate", player, {"target": target})
+    _only(("forecast",), player, {"season": season})
+    _only(("generate",), player, {"train": train})
+    _only(WRITERS, player, {"target": target})
     if target is not None:
         scores = player.evaluate(data, target)
     elif player.manifest["task"] == "generate":
@@ -123,25 +124,50 @@ def evaluate(
 def predict(
     model: Model,
     data: Data,
-    out: Annotated[Path, typer.Option(help="file to write: .csv, .parquet or .jsonl")],
+    out: Annotated[
+        Path,
+        typer.Option(help="file to write: .csv, .parquet or .jsonl; translate, summarise: also .txt, a line each"),
+    ],
     horizon: Annotated[
         int | None, typer.Option(help="forecast: steps ahead; beyond the trained horizon by sampled trajectories")
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the trajectories")] = 0,
+    beam: Annotated[int | None, typer.Option(help="translate, summarise: hypotheses side by side; 1: greedy")] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(help="translate, summarise: GNMT's, 0 for the most probable text, more for longer ones"),
+    ] = None,
+    n_best: Annotated[int | None, typer.Option(help="translate: translations a sentence, no two alike")] = None,
 ) -> None:
-    """Forecast every series of a table from its last observation; classify or tag every text."""
+    """Forecast every series of a table from its last observation; classify or tag every text, translate or summarise it."""
     from recurra.runtime.model import load
+    from recurra.runtime.stream import store
     from recurra.tablefile import ending_of, write
 
-    ending_of(out)
     player = load(model)
-    _only("forecast", player, {"horizon": horizon})
-    frame = player.predict(data, horizon, seed=seed) if _forecasts(player) else player.predict(data)
+    lines = out.suffix == ".txt" and player.manifest["task"] in WRITERS
+    if not lines:
+        ending_of(out)
+    _only(("forecast",), player, {"horizon": horizon})
+    given = {"beam": beam, "length-penalty": length_penalty}
+    _only(WRITERS, player, given)
+    _only(("translate",), player, {"n-best": n_best})
+    if player.manifest["task"] in WRITERS:
+        asked = {
+            name.replace("-", "_"): value for name, value in (given | {"n-best": n_best}).items() if value is not None
+        }
+        frame = player.predict(data, replace(player.search, **asked))
+    else:
+        frame = player.predict(data, horizon, seed=seed) if _forecasts(player) else player.predict(data)
     if player.manifest["task"] == "classify" and player.many and ".csv" in out.suffixes:
         import polars as pl
 
         frame = frame.with_columns(pl.col("label").list.join(player.columns["separator"] or ","))
-    write(frame, out)
+    if lines:
+        best = frame if "rank" not in frame.columns else frame.filter(frame["rank"] == 1)
+        store(out, "".join(f"{text}\n" for text in best["text"]).encode())
+    else:
+        write(frame, out)
     print(f"{len(frame)} rows -> {out}", file=sys.stderr)
 
 
@@ -169,7 +195,7 @@ def stream(
 
     player = load(model)
     if not _forecasts(player):
-        _only("forecast", player, {"state": state, "history": history})
+        _only(("forecast",), player, {"state": state, "history": history})
         with _lines(source) as given:
             try:
                 raise SystemExit(2 if player.lines(given, sys.stdout) else 0)
@@ -204,13 +230,13 @@ def _forecasts(player: Any) -> bool:
     return player.manifest["task"] == "forecast"
 
 
-def _only(task: str, player: Any, options: dict[str, Any]) -> None:
-    """Raises RecipeError where an option for models of `task` is given with another."""
+def _only(tasks: tuple[str, ...], player: Any, options: dict[str, Any]) -> None:
+    """Raises RecipeError where an option for models of `tasks` is given with another."""
+    task = player.manifest["task"]
     for name, value in options.items():
-        if value is not None and player.manifest["task"] != task:
-            raise RecipeError(
-                f"--{name} {value} is for models of '{task}', this one is of '{player.manifest['task']}': leave it out"
-            )
+        if value is not None and task not in tasks:
+            of = "' or '".join(tasks)
+            raise RecipeError(f"--{name} {value} is for models of '{of}', this one is of '{task}': leave it out")
 
 
 def _lines(source: Path | None) -> Any:

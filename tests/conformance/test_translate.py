@@ -5,9 +5,11 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
+from forecasters import command
 from recurra import Core, Fit, Pairs, RecurraError, Search, Summaries, Summarise, Translate, load, scorepage, train
 from recurra.errors import DataError, RecipeError, StateError, UnsupportedError
 from recurra.heatmap import figure, svg
@@ -232,6 +234,25 @@ def test_several_models_answer_together_and_as_their_mean(translator, files, tmp
     assert np.array_equal(load(tmp_path / "mean").score(pairs), load(translator_folder).score(pairs))
     with pytest.raises(RecipeError, match="at least two"):
         average([translator_folder], tmp_path / "x")
+
+
+def test_a_file_in_and_a_file_out(translator, files, tmp_path):
+    folder = tmp_path / "m"
+    trained(files, folder)
+    (tmp_path / "in.txt").write_text("drei und vier\n\nrot\n")
+    ran = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "out.txt", "--beam", 1)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "out.txt").read_text() == "three and four\n\nred\n"
+    asked = ["--beam", 4, "--n-best", 3, "--length-penalty", 0.0]
+    assert command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "out.jsonl", *asked).code == 0
+    rows = pl.read_ndjson(tmp_path / "out.jsonl")
+    assert rows["rank"].to_list() == [1, 2, 3, 1, 1, 2, 3]
+    assert rows["alignment"][0] == "0-0 1-1 2-2"
+    refused = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "x.txt", "--n-best", 9)
+    assert "n_best = 9 texts need a beam of as many, not 5" in refused.err[0]
+    refused = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "x.txt", "--horizon", 9)
+    assert "--horizon 9 is for models of 'forecast'" in refused.err[0]
+    assert not (tmp_path / "x.txt").exists()
 
 
 def test_bad_input_is_one_line(translator, tmp_path):

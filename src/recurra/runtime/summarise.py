@@ -1,17 +1,16 @@
 """Play a summariser: documents, tables of them, and scores beside the floor. The network is that of tasks/summarise.py."""
 
 import math
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recurra import documenttable, pairfile
 from recurra.codec.words import words as words_of
-from recurra.errors import DataError, RecipeError, RecurraError
+from recurra.errors import DataError, RecipeError
 from recurra.pairfile import Pair
 from recurra.runtime.scored import Scored
 from recurra.runtime.writer import Writer, Written, need
@@ -26,11 +25,16 @@ DEFAULT = Search(beam=4, length_penalty=0.9, coverage_penalty=0.0, min_length=1,
 class SummariseModel(Writer):
     """A trained summariser. `summarise` for documents, `predict` for a table, `evaluate` for documents with summaries."""
 
+    @property
+    def search(self) -> Search:
+        """How it searches where nothing is said."""
+        return DEFAULT
+
     def summarise(
         self, texts: str | Sequence[str], search: Search | None = None, *, words: int | None = None
     ) -> list[Written]:
         """The summary of each document (one alone may be a str). words: about how many, within a fifth. Raises DataError, RecipeError."""
-        search = search or DEFAULT
+        search = search or self.search
         if words is not None:
             if words < 1:
                 raise RecipeError(f"words = {words}: a summary has at least 1")
@@ -46,7 +50,7 @@ class SummariseModel(Writer):
             column = self.columns["source_column"]
             table = open_table(source, (column,))
             texts = [row[0] or "" for row in documenttable.texts(table, (column,))]
-        found = self.write(texts, search or DEFAULT)
+        found = self.write(texts, search)
         columns = {"text": pl.String, "score": pl.Float64, "ended": pl.Boolean}
         return pl.DataFrame(
             {k: pl.Series([getattr(one, k) for one in found], dtype=kind) for k, kind in columns.items()}
@@ -67,7 +71,7 @@ class SummariseModel(Writer):
         from rouge_score.rouge_scorer import RougeScorer
 
         scorer = RougeScorer(list(ROUGE), use_stemmer=True)
-        answers = self.write([pair.source for pair in pairs], search or DEFAULT)
+        answers = self.write([pair.source for pair in pairs], search)
         written = [answer.text for answer in answers]
         lead = max(1, round(float(np.mean([len(pair.target.split()) for pair in pairs]))))
         first = [" ".join(words_of(self.codec.source, pair.source)[:lead]) for pair in pairs]
@@ -76,18 +80,6 @@ class SummariseModel(Writer):
         rows["model"]["nats/token"] = float(-total.sum() / count.sum())
         caption = f"{len(pairs)} documents; rouge-score, F, with stemming"
         return Scored(rows, caption, examples=self.examples(pairs, answers))
-
-    def lines(self, lines: Iterable[str], out: TextIO) -> int:
-        """A document a line in, its summary a line out. A line that is refused is named on standard error; returns how many were."""
-        refused = 0
-        for number, line in enumerate(lines, 1):
-            try:
-                out.write(self.summarise(line.strip())[0].text + "\n")
-                out.flush()
-            except RecurraError as error:
-                refused += 1
-                sys.stderr.write(f"recurra: line {number}: {error}\n")
-        return refused
 
 
 def _rouge(scorer: Any, pairs: Sequence[Pair], texts: Sequence[str]) -> dict[str, float]:

@@ -40,7 +40,8 @@ class TranslateModel(Writer):
 
         Raises DataError, RecipeError.
         """
-        return self.write([texts] if isinstance(texts, str) else texts, search, prefixes=prefixes, phrases=phrases)
+        texts = [texts] if isinstance(texts, str) else texts
+        return self.write(texts, search, prefixes=prefixes, phrases=phrases)
 
     def start(self) -> State:
         """The state before the first word of a sentence. Raises UnsupportedError for a model that was trained without `wait`."""
@@ -93,7 +94,6 @@ class TranslateModel(Writer):
         BLEU and chrF are sacrebleu's, on cased text; its signature is in the caption. A model with `wait` searches greedily where nothing
         is said, and its average lagging, in tokens of the source, stands beside. Raises DataError, UnsupportedError.
         """
-        search = search or (Search(beam=1) if self.streams else Search())
         pairs = self._pairs(source, target)
         bleu, chrf = need("sacrebleu").metrics.BLEU(), need("sacrebleu").metrics.CHRF()
         answers = self.write([pair.source for pair in pairs], search)
@@ -118,17 +118,7 @@ class TranslateModel(Writer):
 
         A model with `wait` takes a word, or several, a line, and writes a line as soon as there is one; an empty line ends the sentence.
         """
-        if self.streams:
-            return self._words(lines, out)
-        refused = 0
-        for number, line in enumerate(lines, 1):
-            try:
-                out.write(self.write([line.strip()])[0].text + "\n")
-                out.flush()
-            except RecurraError as error:
-                refused += 1
-                sys.stderr.write(f"recurra: line {number}: {error}\n")
-        return refused
+        return self._words(lines, out) if self.streams else super().lines(lines, out)
 
     def _words(self, lines: Iterable[str], out: TextIO) -> int:
         state, refused = self.start(), 0

@@ -4,17 +4,18 @@ A text's answer depends on that text alone, bit for bit, whatever stands beside 
 """
 
 import hashlib
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from recurra.codec.pairs import PairCodec
 from recurra.codec.text import PADDING, UNKNOWN
 from recurra.codec.words import word_index, words
-from recurra.errors import DataError, RecipeError, UnsupportedError
+from recurra.errors import DataError, RecipeError, RecurraError, UnsupportedError
 from recurra.pairfile import Pair
 from recurra.runtime.sequence import EncoderDecoder, Rows, Source
 from recurra.runtime.weights import unplayable
@@ -86,6 +87,23 @@ class Writer:
         made.networks = [network for model in (self, *others) for network in model.networks]
         return made
 
+    @property
+    def search(self) -> Search:
+        """How it searches where nothing is said: with a beam, or, where it waits, greedily."""
+        return Search(beam=1) if self.streams else Search()
+
+    def lines(self, lines: Iterable[str], out: TextIO) -> int:
+        """A text a line in, its answer a line out. A line that is refused is named on standard error; returns how many were."""
+        refused = 0
+        for number, line in enumerate(lines, 1):
+            try:
+                out.write(self.write([line.strip()])[0].text + "\n")
+                out.flush()
+            except RecurraError as error:
+                refused += 1
+                sys.stderr.write(f"recurra: line {number}: {error}\n")
+        return refused
+
     def examples(self, pairs: Sequence[Pair], answers: Sequence[Written]) -> list[dict[str, Any]]:
         """The first answers of a scored part, with what was wanted and, word by word, what they attended to: JSON values."""
         some = list(zip(pairs, answers, strict=True))[:EXAMPLES]
@@ -129,7 +147,7 @@ class Writer:
 
         Raises DataError for what is no text, RecipeError for a search that can't be.
         """
-        search = search or Search()
+        search = search or self.search
         search.check(self.codec.vocabulary)
         found = [self._nothing()] * len(texts)
         there = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
