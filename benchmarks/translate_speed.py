@@ -63,7 +63,7 @@ def ours(beam: int) -> Callable[[list[np.ndarray]], list[list[int]]]:
 
         def advance(taken: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             logp, weights, rows[0] = player.step(read, rows[0].take(taken), ids)
-            return logp.astype(np.float64), weights
+            return logp, weights
 
         tasks = [beam_search.Task(WRITTEN, positions=len(one)) for one in batch]
         found = beam_search.search(advance, tasks, search, start=player.end, ends=lambda ids: ids[-1] == player.end)

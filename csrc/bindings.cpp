@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <exception>
 #include <optional>
 #include <stdexcept>
@@ -196,6 +197,50 @@ NB_MODULE(_core, m) {
             "x"_a.noconvert(), "lengths"_a.noconvert().none(), "h"_a.noconvert(), "c"_a.noconvert().none(),
             "y"_a.noconvert(), "hn"_a.noconvert(), "cn"_a.noconvert().none(),
             "Fill y, hn and cn. A row's bits depend on that row alone.");
+
+    m.def(
+        "attend",
+        [](Array<const float, 2> query, nb::list keys, nb::list values, Array<const int64_t, 1> of,
+           Maybe<const float, 1> v, float scale, Maybe<const float, 2> past, Maybe<const float, 1> cover,
+           Array<float, 2> weights, Array<float, 2> context) {
+            const size_t rows = query.shape(0), size = query.shape(1);
+            need(of.shape(0) == rows && weights.shape(0) == rows && context.shape(0) == rows, "a row for each query");
+            need(keys.size() == values.size(), "values for each of the keys");
+            need(!v || v->shape(0) == size, "v must be [size]");
+            need(!cover || (v && past && cover->shape(0) == size), "cover must be [size], beside v and past");
+            need(!past || (past->shape(0) == rows && past->shape(1) == weights.shape(1)), "past must be as weights");
+            std::vector<Array<const float, 2>> k, m;
+            for (size_t i = 0; i < keys.size(); i++) {
+                k.push_back(nb::cast<Array<const float, 2>>(keys[i], false));
+                m.push_back(nb::cast<Array<const float, 2>>(values[i], false));
+                need_shape(k[i], m[i].shape(0), size, "keys must be [steps, size], a step for each of the values");
+                need(m[i].shape(1) == context.shape(1), "values must be [steps, memory]");
+                need(k[i].shape(0) && k[i].shape(0) <= weights.shape(1), "there must be a weight for each step");
+            }
+            for (size_t r = 0; r < rows; r++)
+                need(of.data()[r] >= 0 && size_t(of.data()[r]) < keys.size(), "`of` must be places among the keys");
+            nb::gil_scoped_release free;
+            for (size_t r = 0; r < rows; r++) {
+                const size_t i = size_t(of.data()[r]), steps = k[i].shape(0), wide = weights.shape(1);
+                float* w = weights.data() + r * wide;
+                std::fill(w + steps, w + wide, 0.0f);
+                recurra::attend({query.data() + r * size, k[i].data(), m[i].data(), data_or_null(v),
+                                 past ? past->data() + r * wide : nullptr, data_or_null(cover), scale, long(steps),
+                                 long(size), long(context.shape(1)), w, context.data() + r * context.shape(1)});
+            }
+        },
+        "query"_a.noconvert(), "keys"_a, "values"_a, "of"_a.noconvert(), "v"_a.none(), "scale"_a, "past"_a.none(),
+        "cover"_a.none(), "weights"_a.noconvert(), "context"_a.noconvert(),
+        "Fill weights and context: each query put to the memory of its number. A row's bits depend on that row alone.");
+    m.def(
+        "log_softmax",
+        [](Array<const float, 2> x, Array<float, 2> y) {
+            need_shape(y, x.shape(0), x.shape(1), "y must be as x");
+            need(x.shape(1) > 0, "a row must hold a number");
+            nb::gil_scoped_release free;
+            recurra::log_softmax(x.data(), long(x.shape(0)), long(x.shape(1)), y.data());
+        },
+        "x"_a.noconvert(), "y"_a.noconvert(), "Fill y with x - log sum e^x of each row.");
 
     nb::class_<recurra::LinearMap>(m, "LinearMap",
                                    "y = x @ weight.T + bias in float32, a row's bits depending on that row alone.")

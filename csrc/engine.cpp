@@ -1,6 +1,7 @@
 // The engine of one instruction set (RECURRA_ISA): weights into their packed form and back, and the choice of the kind.
 #include "engine.hpp"
 
+#include "attend.hpp"
 #include "backward.hpp"
 #include "forward.hpp"
 
@@ -245,7 +246,9 @@ constexpr Engine<F> engine{RECURRA_NAME(RECURRA_ISA),
                            unpack<F>,
                            mask<F>,
                            pack_linear<F>,
-                           linear<F>};
+                           linear<F>,
+                           attend<F>,
+                           log_softmax<F>};
 
 }  // namespace
 

@@ -113,6 +113,17 @@ struct Gradients {
     F *ih, *hh, *bias_ih, *bias_hh, *hr, *peephole, *gain_ih, *gain_hh, *gain_c, *bias_c;
 };
 
+// One query and the memory it is put to, [steps][size] keys and [steps][memory] values: weights = softmax over s of a
+// score, context = the mean of the values under them. With v the score is scale * v . tanh(query + key_s [+ past_s
+// cover]), else scale * query . key_s.
+template <class F>
+struct Attend {
+    const F *query, *keys, *values, *v, *past, *cover;
+    F scale;
+    long steps, size, memory;
+    F *weights, *context;
+};
+
 template <class F>
 struct Engine {
     const char* name;
@@ -131,6 +142,8 @@ struct Engine {
     void (*pack_linear)(const F* weight, long outputs, long inputs, F* packed);
     // y [rows, outputs] = x [rows, inputs] @ weight.T + bias, in a fixed order per element
     void (*linear)(const F* x, long rows, long inputs, const F* packed, const F* bias, long outputs, F* y, F* work);
+    void (*attend)(const Attend<F>&);
+    void (*log_softmax)(const F* x, long rows, long size, F* y);  // [rows, size]
 };
 
 namespace portable {

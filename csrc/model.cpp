@@ -376,6 +376,10 @@ void LinearMap::run(const float* x, long rows, float* y) const {
     engine<float>().linear(x, rows, inputs_, weight_.data(), bias_.data(), outputs_, y, work);
 }
 
+void attend(const Attend<float>& query) { engine<float>().attend(query); }
+
+void log_softmax(const float* x, long rows, long size, float* y) { engine<float>().log_softmax(x, rows, size, y); }
+
 template class Buffer<float>;
 template class Buffer<double>;
 template class Packed<float>;

@@ -128,6 +128,9 @@ class Stack {
     std::vector<Packed<float>> layers_;
 };
 
+void attend(const Attend<float>& query);
+void log_softmax(const float* x, long rows, long size, float* y);
+
 class LinearMap {
   public:
     LinearMap(const float* weight, const float* bias, long outputs, long inputs);

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from recurra.errors import DataError, ModelFileError
+from recurra.nn import attention as torch_attention
 from recurra.runtime import layers, plain
+from recurra.runtime.attention import ADDITIVE, Attention
 from recurra.runtime.pooling import PARTS, Pooling
 from tolerance import RUNTIME, error
 from zoo import CELL_ROWS, by, needs_core
@@ -177,3 +179,63 @@ def test_pooling_says_what_is_wrong():
         Pooling("median", 3)
     with pytest.raises(ModelFileError, match="needs its scores"):
         Pooling("attention", 3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 63, 257, 5003])
+def test_log_softmax_is_exact_and_alone(backend, size):
+    rng = np.random.default_rng(size)
+    x = (rng.standard_normal((12, size)) * 10).astype(np.float32)
+    x[::5] = np.nan
+    x[1, : size // 2] = -np.inf
+    x[2] *= 1e4
+    whole = layers.log_softmax(x)
+    assert whole.dtype == np.float32
+    kept = np.flatnonzero(np.arange(12) % 5)
+    want = torch.log_softmax(torch.from_numpy(x[kept]).double(), -1).numpy()
+    finite = np.isfinite(want)
+    assert (np.isfinite(whole[kept]) == finite).all()
+    assert error(whole[kept][finite], torch.from_numpy(want[finite])) <= RUNTIME
+    assert np.isnan(whole[::5]).all()
+    for batch in ([1], kept[:7].tolist(), kept.tolist()):
+        assert same(layers.log_softmax(x[batch]), whole[batch])
+    assert same(layers.log_softmax(x.reshape(3, 4, size)).reshape(12, size), whole)
+
+
+def attention_of(score, size, memory, coverage):
+    """The runtime's attention and nn's, of random weights: queries and memory of the sizes that the score can compare."""
+    torch.manual_seed(size)
+    theirs = torch_attention.Attention(size, memory, score=score, size=size, window=3, coverage=coverage)
+    with torch.no_grad():
+        for part in theirs.parameters():
+            part.copy_(torch.randn(part.shape) / part.shape[-1] ** 0.5)
+    weights = {name: value.detach().numpy() for name, value in theirs.state_dict().items()}
+    return Attention({"score": score, "heads": 1, "coverage": coverage}, weights), theirs.double()
+
+
+@pytest.mark.parametrize("size", [1, 7, 63, 130])
+@pytest.mark.parametrize("score", ["dot", "scaled", "general", *ADDITIVE, *(f"{score} covered" for score in ADDITIVE)])
+def test_attention_is_torch_whatever_is_beside_it(backend, score, size):
+    score, *coverage = score.split()
+    memory = size if score in ("dot", "scaled") else size + 5
+    ours, theirs = attention_of(score, size, memory, bool(coverage))
+    rng = np.random.default_rng(size)
+    states = [rng.uniform(-1, 1, (n, memory)).astype(np.float32) for n in (9, 1, 17)]
+    memories = [ours.read(one) for one in states]
+    of = np.array([2, 0, 2, 1, 0])
+    query = rng.uniform(-1, 1, (5, size)).astype(np.float32)
+    past = np.zeros((5, 17), np.float32)
+    for row, k in enumerate(of):
+        past[row, : len(states[k])] = rng.random(len(states[k]))
+    context, weights = ours.attend_all(ours.ask(query), memories, of, past)
+    for row, k in enumerate(of):
+        n = len(states[k])
+        read = theirs.read(torch.from_numpy(states[k][None]).double(), torch.tensor([n]))
+        asked, before = (torch.from_numpy(given[row : row + 1]).double() for given in (query, past[:, :n]))
+        want = theirs(asked[None], read, before)
+        assert error(context[row], want[0][0, 0]) <= RUNTIME
+        assert error(weights[row, :n], want[1][0, 0]) <= RUNTIME
+        alone = ours.attend_all(ours.ask(query[row : row + 1]), [memories[k]], np.array([0]), past[row : row + 1, :n])
+        assert same(alone[0][0], context[row])
+        assert same(alone[1][0], weights[row, :n])
+        assert not weights[row, n:].any()
+        assert weights[row].sum() == pytest.approx(1, abs=1e-5)

@@ -5,15 +5,16 @@ bit: the keys and the values of a sentence are the weights of such a layer.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from recurra.runtime.layers import Linear, softmax, tanh
+from recurra.runtime.layers import Linear, attend, softmax, tanh
 
 ADDITIVE = ("additive", "normed", "location")
+COMPILED_SCORES = ("dot", "scaled", "general", "additive", "normed")  # that recurra._core has a kernel for
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,8 @@ class Attention:
         self._query, self._key, self._value, self._out = map(linear, ("query", "key", "value", "out"))
         if self.score in ADDITIVE:
             self._b = np.asarray(weights["b"], np.float32)
-            self._v = Linear(self._direction()[None], None)
+            self._towards = self._direction()
+            self._v = Linear(self._towards[None], None)
         if self.score == "location":
             taps = np.asarray(weights["location.weight"], np.float32)[:, 0]
             self._window, self._location = taps.shape[1], Linear(taps, None)
@@ -88,6 +90,34 @@ class Attention:
     def ask(self, query: np.ndarray) -> np.ndarray:
         """Queries [n, Q] as they are compared with the keys, [n, A]."""
         return query if self._query is None else self._query(query)
+
+    def attend_all(
+        self, asked: np.ndarray, memories: Sequence[Memory], of: np.ndarray, past: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows asked [n, A], each of the memory of its number in `of` [n], past [n, S] -> context [n, C], weights [n, most S], 0 behind
+        a memory's end.
+        """
+        if self.score in COMPILED_SCORES:
+            additive = self.score in ADDITIVE
+            found = attend(
+                asked,
+                [memory.keys for memory in memories],
+                [memory.values for memory in memories],
+                of,
+                v=self._towards if additive else None,
+                scale=1 / math.sqrt(asked.shape[1]) if self.score == "scaled" else 1.0,
+                past=past,
+                cover=self._coverage if additive and self.covers else None,
+            )
+            if found is not None:
+                return found
+        weights = np.zeros((len(asked), max(map(len, memories))), np.float32)
+        contexts: dict[int, np.ndarray] = {}
+        for k, memory in enumerate(memories):
+            here = np.flatnonzero(of == k)
+            some, weights[here, : len(memory)] = self.attend(asked[here], memory, past[here, : len(memory)])
+            contexts |= dict(zip(here.tolist(), some, strict=True))
+        return np.stack([contexts[row] for row in range(len(asked))]), weights
 
     def attend(self, asked: np.ndarray, memory: Memory, past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of one sentence: asked [n, A] and what they saw of the steps before, past [n, S] -> context [n, C], weights [n, S]."""

@@ -145,9 +145,9 @@ class GenerateModel:
 
         def advance(rows: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, None]:
             if ids[0] == NOTHING:
-                return self.peek(states[0]).astype(np.float64), None
+                return self.peek(states[0]), None
             logp, states[0] = self.step(states[0].take(rows), ids)
-            return logp.astype(np.float64), None
+            return logp, None
 
         def ends(ids: tuple[int, ...]) -> bool:
             return len(ids) == tokens or (bool(stop) and self.codec.decode(ids).endswith(stop))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from recurra.errors import ModelFileError
-from recurra.runtime.layers import Linear, Recurrent
+from recurra.runtime.layers import Linear, Recurrent, log_softmax
 from recurra.runtime.weights import under
 
 Arrays = dict[str, np.ndarray]
@@ -89,14 +89,6 @@ class AdaptiveSoftmax:
         for k, (project, tail) in enumerate(self._tails):
             parts.append(log_softmax(tail(project(x))) + head[..., self._frequent + k, None])
         return np.concatenate(parts, axis=-1)
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    """x [..., V] float32 -> x - log sum exp x, float32. The sum of a row is in double precision and in the row's own order."""
-    x = x - x.max(axis=-1, keepdims=True)
-    total = np.exp(x).sum(axis=-1, keepdims=True, dtype=np.float64)
-    x -= np.log(total).astype(np.float32)
-    return x
 
 
 def _full(layer: Mapping[str, Any], weights: Mapping[str, np.ndarray], embedding: np.ndarray) -> Softmax:

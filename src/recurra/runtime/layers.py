@@ -6,7 +6,7 @@ not built, in `recurra.runtime.plain` by elementwise numpy operations, slower an
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -255,6 +255,45 @@ def softmax(x: np.ndarray) -> np.ndarray:
         odd = total[..., 2 * half :]
         total = np.concatenate([total[..., :half] + total[..., half : 2 * half], odd], -1)
     return powers / total
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    """x [..., V] float32 -> x - log sum exp x, float32. The sum of a row is in double precision and in the row's own order."""
+    if _core is not None:
+        flat = np.ascontiguousarray(x, np.float32).reshape(-1, x.shape[-1])
+        y = np.empty_like(flat)
+        _core.log_softmax(flat, y)
+        return y.reshape(x.shape)
+    x = x - x.max(axis=-1, keepdims=True)
+    total = np.exp(x).sum(axis=-1, keepdims=True, dtype=np.float64)
+    x -= np.log(total).astype(np.float32)
+    return x
+
+
+def attend(
+    query: np.ndarray,
+    keys: Sequence[np.ndarray],
+    values: Sequence[np.ndarray],
+    of: np.ndarray,
+    *,
+    v: np.ndarray | None,
+    scale: float,
+    past: np.ndarray | None,
+    cover: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Each query [n, A] put to the keys [S, A] and values [S, M] of its number in `of` [n] -> context [n, M] and weights [n, most S],
+    0 behind a memory's end; None where recurra._core is not installed.
+
+    v [A]: the score is scale * v . tanh(query + key [+ past * cover]), past [n, most S] and cover [A]; None: scale * query . key.
+    """
+    if _core is None:
+        return None
+    weights = np.empty((len(query), max(map(len, keys))), np.float32)
+    context = np.empty((len(query), values[0].shape[1]), np.float32)
+    seen = None if past is None or cover is None else np.ascontiguousarray(past[:, : weights.shape[1]])
+    query, of = np.ascontiguousarray(query, np.float32), np.ascontiguousarray(of, np.int64)
+    _core.attend(query, list(keys), list(values), of, v, scale, seen, cover, weights, context)
+    return context, weights
 
 
 def _stack(cell: str):

@@ -198,18 +198,17 @@ class EncoderDecoder:
         return logp, weights, Rows(rows.source, arrays, rows.step + 1)
 
     def _attend(self, sources: Sequence[Source], rows: Rows, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Context [rows, C] and weights [rows, S]: the rows of each source together."""
-        asked, past = self._attention.ask(query), rows.arrays["past"]
-        weights, context = np.zeros_like(past), np.zeros((len(query), 0), np.float32)
-        for number in np.unique(rows.source):
-            here = np.flatnonzero(rows.source == number)
-            memory = sources[number].memory
-            if self.wait is not None:
-                memory = memory.first(rows.step + self.wait)
-            found, weights[here, : len(memory)] = self._attention.attend(asked[here], memory, past[here, : len(memory)])
-            if not context.shape[1]:
-                context = np.zeros((len(query), found.shape[1]), np.float32)
-            context[here] = found
+        """Context [rows, C] and weights [rows, S]."""
+        past = rows.arrays["past"]
+        if not len(query):
+            return np.zeros((0, self._read.inputs - query.shape[1]), np.float32), past
+        numbers, of = np.unique(rows.source, return_inverse=True)
+        memories = [sources[number].memory for number in numbers.tolist()]
+        if self.wait is not None:
+            memories = [memory.first(rows.step + self.wait) for memory in memories]
+        context, found = self._attention.attend_all(self._attention.ask(query), memories, of, past)
+        weights = np.zeros_like(past)
+        weights[:, : found.shape[1]] = found
         return context, weights
 
     def _point(

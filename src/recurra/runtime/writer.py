@@ -314,16 +314,16 @@ class _Advance:
         self.rows: list[Rows] = [network.start(read) for network, read in zip(networks, sources, strict=True)]
 
     def step(self, rows: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What beam.search calls: log p [n, V] float64, and the mean weights [n, S]."""
+        """What beam.search calls: log p [n, V], and the mean weights [n, S]."""
         logps, weights = [], []
         for k, network in enumerate(self.networks):
             logp, seen, self.rows[k] = network.step(self.sources[k], self.rows[k].take(rows), ids)
-            logps.append(logp.astype(np.float64))
+            logps.append(logp)
             weights.append(seen)
         if len(logps) == 1:
             return logps[0], weights[0]
         with np.errstate(divide="ignore"):
-            together = np.log(np.mean(np.exp(np.stack(logps)), axis=0))
+            together = np.log(np.mean(np.exp(np.stack(logps, dtype=np.float64)), axis=0))
         return together, np.asarray(np.mean(np.stack(weights), axis=0), np.float32)
 
 

@@ -74,10 +74,11 @@ def search(
 ) -> list[list[Hypothesis]]:
     """The best hypotheses of each sentence, the best first, at most `beam`.
 
-    advance(rows, ids): continue the rows of the last call (at first one a sentence), each with its id (at first `start`), and give log p of
-    what comes next [n, V], in nats, -inf where it may never come, and attention's weights [n, S], or None. ends(ids): whether a text ends
-    with its last token. banned: ids that are never written. Where every text of a sentence reaches `most` tokens, the best of
-    them are given, not `ended`. Raises RecipeError for phrases that no text of `most` tokens has room for.
+    advance(rows, ids): continue the rows of the last call (at first one a sentence), each with its id (at first `start`), and
+    give log p of what comes next [n, V], in nats, an array of its own, -inf where it may never come, and attention's weights
+    [n, S], or None. ends(ids): whether a text ends with its last token. banned: ids that are never written. Where every text of
+    a sentence reaches `most` tokens, the best of them are given, not `ended`. Raises RecipeError for phrases that no text of
+    `most` tokens has room for.
     """
     return _Search(advance, tasks, settings, start, ends, banned).run()
 
@@ -107,7 +108,7 @@ class _Search:
             rows = np.array([one.row for one in open_], np.int64)
             ids = np.array([one.text.ids[-1] if one.text.ids else self.start for one in open_], np.int64)
             logp, weights = self.advance(rows, ids)
-            open_ = self._step(open_, np.asarray(logp, np.float64), weights)
+            open_ = self._step(open_, logp, weights)
         return [sorted(found, key=lambda h: -h.score)[: self.settings.beam] for found in self.done]
 
     def _step(self, open_: list[_Open], logp: np.ndarray, weights: np.ndarray | None) -> list[_Open]:
@@ -216,7 +217,7 @@ def _best(logp: np.ndarray, n: int) -> list[np.ndarray]:
     if n >= logp.shape[1]:
         return [np.arange(logp.shape[1])] * len(logp)
     least = np.partition(logp, -n, axis=1)[:, -n, None]
-    return [np.flatnonzero(row) for row in logp >= np.maximum(least, np.finfo(np.float64).min)]
+    return [np.flatnonzero(row) for row in logp >= np.maximum(least, np.finfo(logp.dtype).min)]
 
 
 def _shared_out(going: list[_Grown], beam: int) -> list[_Grown]:
