@@ -44,6 +44,7 @@ class Kind:
     horizon: int = 3
     hidden: int = 7
     values: str = "positive"
+    attention: int = 0
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
@@ -109,6 +110,7 @@ def network(kind: Kind, frame: pl.DataFrame, *, seed: int = 0) -> Forecaster:
         seasons=kind.seasons,
         calendar=kind.inputs == "calendar",
         head=13,
+        attention=kind.attention,
     )
     codec = series_codec.fit(
         panel,

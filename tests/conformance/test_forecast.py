@@ -23,11 +23,13 @@ KINDS = [
     Kind(cell, layers, output, scaling, INPUTS[i % 3], SEASONS[i // 3 % 3], values=("positive", "signed")[i % 2])
     for i, (cell, layers, output, scaling) in enumerate(itertools.product(CELLS, (1, 2, 3), OUTPUTS, SCALINGS))
 ]
+KINDS += [Kind(cell, 2, inputs="covariates", attention=window) for cell, window in zip(CELLS, (2, 5, 40), strict=True)]
 FEW = [Kind(cell, 2, output, inputs=inputs) for cell, output, inputs in zip(CELLS, OUTPUTS[::-2], INPUTS, strict=True)]
+FEW.append(Kind(attention=5))
 
 
 def name(kind):
-    return f"{kind.cell}{kind.layers}-{kind.output}-{kind.scaling}-{kind.inputs}-{len(kind.seasons)}"
+    return f"{kind.cell}{kind.layers}-{kind.output}-{kind.scaling}-{kind.inputs}-{len(kind.seasons)}-{kind.attention}"
 
 
 def whole_pass(model, frame, ids):
@@ -194,7 +196,7 @@ def test_history_is_the_stream():
 # -- runtime = torch ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS[::7] + FEW, ids=name)
+@pytest.mark.parametrize("kind", KINDS[::7] + KINDS[-3:] + FEW, ids=name)
 def test_runtime_is_torch(kind):
     """The head's raw output, torch's in eval mode from the batches of training against the runtime's, at every origin."""
     frame = forecasters.frame_for(kind, (23, 9, 40))

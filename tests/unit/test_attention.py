@@ -179,7 +179,9 @@ def test_gradients(score, coverage):
 def test_what_was_not_seen_yet_gets_no_weight(score, coverage):
     attention = made(score, coverage)
     query, memory, lengths = data(rows=[6, 2], steps=3)
-    _, weights, _ = attention(query, attention.read(memory, lengths), seen=torch.tensor([1, 2, 4]))
+    _, weights, _ = attention(
+        query, attention.read(memory, lengths), there=torch.arange(memory.shape[1]) < torch.tensor([[1], [2], [4]])
+    )
     assert weights.ne(0).sum(2).tolist() == [[1, 2, 4], [1, 2, 2]]
     past = None
     for t, n in enumerate((1, 2, 4)):

@@ -92,19 +92,18 @@ class Attention(nn.Module):
         return Memory(self.value(values) if self.score == "heads" else values, keys, valid)
 
     def forward(
-        self, query: Tensor, memory: Memory, past: Tensor | None = None, seen: Tensor | None = None
+        self, query: Tensor, memory: Memory, past: Tensor | None = None, there: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """query [B, T, Q] -> context [B, T, outputs], weights [B, T, S] (the mean of the heads'; exactly 0 in the padding), and `past`.
 
-        past [B, S]: what the score sees of the steps before, which goes into the next call; None: there were none. seen [T]: how many
-        steps of the memory are there, at least 1, as each query is asked; None: all.
+        past [B, S]: what the score sees of the steps before, which goes into the next call; None: there were none. there [T, S]
+        truth values: which steps of the memory are there as each query is asked, at least 1 valid one; None: all.
         """
         past = torch.zeros_like(memory.valid, dtype=query.dtype) if past is None else past
         asked = query if self.score in (*BARE, "general") else self.query(query)
         valid = memory.valid.unsqueeze(1)
-        if seen is not None:
-            steps = torch.arange(valid.shape[2], device=query.device)
-            valid = valid & (steps < seen.unsqueeze(1))
+        if there is not None:
+            valid = valid & there
         if self.score == "heads":
             return *self._many(asked, memory, valid), past
         if not self.looks_back:
@@ -112,7 +111,7 @@ class Attention(nn.Module):
             return weights @ memory.values, weights, past
         every: list[Tensor] = []
         for t in range(query.shape[1]):
-            at = valid[:, t : t + 1] if seen is not None else valid
+            at = valid[:, t : t + 1] if there is not None else valid
             every.append(self._weights(asked[:, t : t + 1], memory, past, at))
             past = every[-1].squeeze(1) + (past if self.covers else 0.0)
         weights = torch.cat(every, 1)

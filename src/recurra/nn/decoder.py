@@ -102,17 +102,18 @@ class Decoder(nn.Module):
     def forward(self, inputs: Tensor, memory: Memory, state: DecoderState) -> tuple[Decoded, DecoderState]:
         """inputs [B, T] (int64), the tokens read -> what comes of them, and the state after them. One by one or at once: the same."""
         e = locked(self.scale * self.embedding(inputs), self.dropout, self.training)
-        seen = None
+        there = None
         if self.wait is not None:
-            seen = torch.arange(state.step, state.step + inputs.shape[1], device=inputs.device) + self.wait
-        return (self._whole if self.shape == "gnmt" else self._loop)(e, memory, state, seen)
+            read = torch.arange(state.step, state.step + inputs.shape[1], device=inputs.device) + self.wait
+            there = torch.arange(memory.valid.shape[1], device=inputs.device) < read.unsqueeze(1)
+        return (self._whole if self.shape == "gnmt" else self._loop)(e, memory, state, there)
 
     def _whole(
-        self, e: Tensor, memory: Memory, state: DecoderState, seen: Tensor | None
+        self, e: Tensor, memory: Memory, state: DecoderState, there: Tensor | None
     ) -> tuple[Decoded, DecoderState]:
         """gnmt: layer after layer, each over all steps."""
         top, after = self._layer(0, e, state)
-        context, weights, past = self.attention(top, memory, state.past, seen)
+        context, weights, past = self.attention(top, memory, state.past, there)
         for k in range(1, len(self.layers)):
             x = locked(torch.cat([top, context], 2), self.dropout, self.training)
             h, last = self._layer(k, x, state)
@@ -121,7 +122,7 @@ class Decoder(nn.Module):
         return Decoded(o, weights, context, top, e), DecoderState(after, o[:, -1:], past, state.step + e.shape[1])
 
     def _loop(
-        self, e: Tensor, memory: Memory, state: DecoderState, seen: Tensor | None
+        self, e: Tensor, memory: Memory, state: DecoderState, there: Tensor | None
     ) -> tuple[Decoded, DecoderState]:
         """feeding: step after step, each through all layers, under masks drawn once."""
         ones = [e.new_ones(len(e), 1, self.hidden)] * (len(self.layers) - 1) + [torch.ones_like(state.output)]
@@ -133,7 +134,9 @@ class Decoder(nn.Module):
             for k in range(1, len(self.layers)):
                 h, last = self._layer(k, top * masks[k - 1], state)
                 top, after = (h + top if k >= RESIDUAL else h), after + last
-            context, weights, past = self.attention(top, memory, state.past, None if seen is None else seen[t : t + 1])
+            context, weights, past = self.attention(
+                top, memory, state.past, None if there is None else there[t : t + 1]
+            )
             o = self.read(torch.cat([top, context], 2)).tanh() * masks[-1]
             every.append(Decoded(o, weights, context, top, now))
             state = DecoderState(after, o, past, state.step + 1)

@@ -15,6 +15,7 @@ from recurra import table
 from recurra.codec.series import NEAR, Block, SeriesCodec
 from recurra.errors import DataError, StateError
 from recurra.runtime.layers import Linear, Recurrent, relu
+from recurra.runtime.lookback import LookBack
 from recurra.runtime.observation import NO_TIME, known_ahead, next_stamps
 from recurra.runtime.prediction import Backtest, Prediction
 from recurra.runtime.scores import Scores, score
@@ -43,6 +44,8 @@ class ForecastModel:
             layers = {layer["name"]: layer for layer in manifest["layers"]}
             core = layers["core"]
             self._core = Recurrent(core["kind"], under(weights, "core"), layers=core["layers"])
+            look = layers.get("lookback")
+            self._lookback = look and LookBack(look, under(weights, "lookback"), self._core.hidden)
             self._read, self._correct, self._gate = (
                 Linear(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in ("read", "correct", "gate")
             )
@@ -56,7 +59,7 @@ class ForecastModel:
         """Raises ValueError where the head's weights are not of the codec's sizes."""
         codec, width = self.codec, len(weights["read.bias"])
         want = {
-            "read": (width, self._core.hidden + codec.context),
+            "read": (width, self._remembered + codec.context),
             "correct": (codec.horizon * codec.parameters, width),
             "gate": (codec.horizon * codec.scaling.choices, width),
         }
@@ -65,6 +68,11 @@ class ForecastModel:
                 raise ValueError(f"{name}.weight must be {shape}, not {weights[f'{name}.weight'].shape}")
         if self._core.inputs != codec.features or 0.5 not in codec.levels:
             raise ValueError(f"core and codec differ: {self._core.inputs} inputs for {codec.features} features")
+
+    @property
+    def _remembered(self) -> int:
+        """Numbers that the head reads of the past."""
+        return (2 if self._lookback else 1) * self._core.hidden
 
     @property
     def horizon(self) -> int:
@@ -86,6 +94,8 @@ class ForecastModel:
         core = dict(zip(self._core.state_names, self._core.start(rows), strict=True))
         arrays = {f"codec.{name}": array for name, array in self.codec.start(rows).items()}
         arrays |= {f"core.{name}": np.ascontiguousarray(np.moveaxis(array, 0, 1)) for name, array in core.items()}
+        if self._lookback:
+            arrays |= {f"lookback.{name}": array for name, array in self._lookback.start(rows).items()}
         return State(self.digest, arrays | {"time": np.full(rows, NO_TIME, np.int64)})
 
     def step(
@@ -258,7 +268,7 @@ class ForecastModel:
     def _run(
         self, state: State, y: np.ndarray, inputs: np.ndarray, lengths: np.ndarray, anchors: bool
     ) -> tuple[np.ndarray, Any]:
-        """Codec and core over y [N, T]; the arrays of `state` change in place. lengths [N] must not grow along N."""
+        """Codec, core and attention over y [N, T]; the arrays of `state` change in place. lengths [N] must not grow along N."""
         encoded = self.codec.encode(state.part("codec"), y, lengths, anchors=anchors)
         values = np.concatenate([encoded.features, inputs], axis=-1)
         names = [f"core.{name}" for name in self._core.state_names]
@@ -266,6 +276,8 @@ class ForecastModel:
         memory, after = self._core(values, before, lengths)
         for name, array in zip(names, after, strict=True):
             state.arrays[name][...] = np.moveaxis(array, 0, 1)
+        if self._lookback:
+            memory = np.concatenate([memory, self._lookback(state.part("lookback"), memory, lengths)], -1)
         return memory, encoded
 
     def _advance(
@@ -320,7 +332,7 @@ class ForecastModel:
             self._check_future(panel, ahead)
         for rows, block, lengths in self._blocks(panel, panel.observed_until):
             state = self.start(len(rows))
-            last = np.zeros((len(rows), self._core.hidden), np.float32)
+            last = np.zeros((len(rows), self._remembered), np.float32)
             for t0 in range(0, int(lengths[0]), FRAMES):
                 frames = np.clip(lengths - t0, 0, FRAMES)
                 width = int(frames[0])

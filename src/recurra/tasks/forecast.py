@@ -1,7 +1,8 @@
 """Forecast: all horizons of a series from its newest state.
 
-    h_t        = core(features of step t, h_{t-1})                      the only memory; one causal state a series
-    r_t        = relu(W [h_t, anchors_t, known_{t+1..t+H}])             anchors: naive answers at t (codec/scaling.py)
+    h_t        = core(features of step t, h_{t-1})                      one causal state a series
+    r_t        = relu(W [h_t, c_t, anchors_t, known_{t+1..t+H}])        anchors: naive answers at t (codec/scaling.py)
+                                                                       c_t: with `attention`, of the newest h (nn/lookback.py)
     base_k     = sum_a softmax(gate r_t)_{k,a} anchor_{t,k,a}           the naive answers, weighed anew each step
     output_k   = base_k + (V r_t)_k                                     k = 1..H, P numbers each (codec/distribution.py)
 
@@ -22,6 +23,7 @@ from recurra.codec.distribution import MIN_SPREAD, normal_quantile
 from recurra.codec.series import NEAR, SeriesCodec
 from recurra.config import config
 from recurra.data.batch import Batch
+from recurra.nn.lookback import LookBack
 from recurra.nn.recurrent import GRU, LSTM, RNN
 from recurra.tasks.task import Core, CoreState, Export, Task, arrays
 
@@ -50,6 +52,9 @@ class Forecast:
     calendar: bool = Field(
         default=False, description="give hour, weekday, month ... of every step as inputs known ahead"
     )
+    attention: int = Field(
+        default=0, ge=0, description="newest states that the head attends to; 0: it reads the last one alone"
+    )
     head: int = Field(default=256, ge=1, description="units of the head's hidden layer")
     balance: float | None = Field(
         default=None,
@@ -70,6 +75,8 @@ class Forecast:
             raise ValueError("every quantile must lie between 0 and 1")
         if tuple(sorted(set(self.quantiles))) != tuple(self.quantiles) or 0.5 not in self.quantiles:
             raise ValueError("quantiles must ascend and hold 0.5, the point forecast")
+        if self.attention == 1:
+            raise ValueError("attention to 1 state is the last one, which the head reads anyway: set 0, or at least 2")
         return self
 
 
@@ -89,7 +96,8 @@ class Forecaster(Task):
             batch_first=True,
             dropout=core.dropout if core.layers > 1 else 0.0,
         )
-        self.read = nn.Linear(core.hidden + codec.context, config.head)
+        self.lookback = LookBack(core.hidden, config.attention) if config.attention else None
+        self.read = nn.Linear((2 if self.lookback else 1) * core.hidden + codec.context, config.head)
         self.drop = nn.Dropout(core.dropout)
         self.correct = nn.Linear(config.head, self.horizon * self.outputs)
         self.gate = nn.Linear(config.head, self.horizon * self.choices)
@@ -115,7 +123,7 @@ class Forecaster(Task):
     def forward(self, batch: Batch, state: CoreState | None = None) -> tuple[Tensor, CoreState]:
         """Raw head output [B, T, horizon, P] in the codec's units, and the core's state after the batch."""
         assert batch.context is not None  # data/series.py gives it, and units
-        memory, state = self.core(batch.values, state)
+        memory, state = self._remember(batch.values, state)
         anchors, known = batch.context.split([self.horizon * self.choices, self.codec.known], dim=-1)
         near = anchors.clamp(-NEAR, NEAR) * 0.25
         hidden = self.drop(torch.relu(self.read(torch.cat([memory, near, known], dim=-1))))
@@ -125,6 +133,15 @@ class Forecaster(Task):
         if self.config.output == "quantiles":
             return raw + base, state
         return torch.cat([raw[..., :1] + base, raw[..., 1:]], dim=-1), state
+
+    def _remember(self, values: Tensor, state: CoreState | None) -> tuple[Tensor, CoreState]:
+        """What the head reads of the past, [B, T, H or 2 H], and the state: the core's, and then what is attended to."""
+        if self.lookback is None:
+            return self.core(values, state)
+        *before, kept = state or (None, None)
+        memory, after = self.core(values, tuple(before) if len(before) > 1 else before[0])
+        context, kept = self.lookback(memory, kept)
+        return torch.cat([memory, context], -1), (*after, kept) if isinstance(after, tuple) else (after, kept)
 
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum, count) of the quantile loss, squared error, or negative log-likelihood, over known targets."""
@@ -179,6 +196,8 @@ class Forecaster(Task):
         weights = arrays(self.core, "core")
         for name in ("read", "correct", "gate"):
             weights |= arrays(getattr(self, name), name)
+        if self.lookback:
+            weights |= arrays(self.lookback.attention, "lookback")
         weights["df"] = self.degrees.detach().cpu().float().numpy().reshape(1)
         layers = [
             {"kind": self.core_config.cell, "name": "core", "layers": self.core_config.layers},
@@ -186,4 +205,11 @@ class Forecaster(Task):
             {"kind": "linear", "name": "correct"},
             {"kind": "linear", "name": "gate"},
         ]
+        if self.lookback:
+            window, attention = self.lookback.window, self.lookback.attention
+            layers.insert(
+                1,
+                {"kind": "attention", "name": "lookback", "score": attention.score, "heads": attention.heads}
+                | {"coverage": attention.covers, "window": window},
+            )
         return Export(layers, weights)
