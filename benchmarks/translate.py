@@ -6,6 +6,8 @@ de-en, en-de  29,000 captions, joint BPE of 8,000; the epoch by validation loss;
               Greedy, beam 5, and beam 5 under other penalties. en-de-lower: lower case and tokenised on both sides, as the papers score
 en-ja         50,000 short sentences, words; BLEU by length of the source, with attention and without (attention = "none")
 aeslc         subject lines of mails; ROUGE of the pointer-generator, without its pointer, and without its coverage
+checks        of the de-en model in --out: 300 sentences in batches of 1, 7, 64 and shuffled are the same, bit for bit; torch's network of
+              the same weights writes the same tokens and scores the same; a process that can't import torch writes the same
 """
 
 import argparse
@@ -14,6 +16,8 @@ import json
 import os
 import platform
 import re
+import subprocess
+import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -135,9 +139,80 @@ def subjects(seed: int, out: Path) -> dict[str, Any]:
     return row | {floor: found.rows[floor], "caption": found.caption, "bar ROUGE-1": 15.0}
 
 
+def checks(seed: int, out: Path) -> dict[str, Any]:
+    """What a trained model keeps to, on 300 sentences of the test part."""
+    import numpy as np
+    import torch
+
+    import recurra
+    from recurra.pairfile import pairs
+
+    folder = out / f"de-en-{seed}"
+    model = recurra.load(folder)
+    given = list(pairs(*(unpacked(f"multi30k_en_de/test_2016_flickr.{side}.gz", out) for side in ("de", "en"))))[:300]
+    sources = [pair.source for pair in given]
+
+    def written(texts: list[str], batch: int) -> list[tuple[Any, ...]]:
+        found = [one for i in range(0, len(texts), batch) for one in model.translate(texts[i : i + batch])]
+        return [(one.tokens, one.score, one.logp, one.weights.tobytes()) for one in found]
+
+    whole, order = written(sources, 300), np.random.default_rng(seed).permutation(300).tolist()
+    row: dict[str, Any] = {f"same in batches of {n}": written(sources, n) == whole for n in (1, 7, 64)}
+    row["same shuffled"] = written([sources[i] for i in order], 64) == [whole[i] for i in order]
+
+    network = network_of(folder, model)
+    ids = list(model.codec.sources(sources))
+    lengths = torch.tensor([len(one) for one in ids])
+    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(one) for one in ids], batch_first=True)
+    greedy = recurra.Search(beam=1, max_length=60)
+    theirs = [tuple(map(model.codec.token, one)) for one in network.greedy(padded, lengths, 60)]
+    ours = [one.tokens[: -1 if one.ended else None] for one in model.translate(sources, greedy)]
+    same = [one == other for one, other in zip(ours, theirs, strict=True)]
+    row["torch's greedy tokens are the same, sentences"] = sum(same)
+    targets = list(model.codec.targets(pair.target for pair in given))
+    wanted = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(one) for one in targets], batch_first=True)
+    with torch.no_grad():
+        logp = network.log_probabilities(network(padded, lengths, network.inputs(wanted)), padded)
+    chosen = logp.gather(2, wanted.unsqueeze(2)).squeeze(2)
+    total = torch.stack([part[: len(one)].sum() for part, one in zip(chosen, targets, strict=True)]).numpy()
+    row["largest difference of log p of a target, nats"] = float(np.abs(model.score(given)[0] - total).max())
+
+    code = (
+        "import sys, json; sys.modules['torch'] = None\nimport recurra\n"
+        "model = recurra.load(sys.argv[1])\nprint(json.dumps([one.text for one in model.translate(json.load(sys.stdin))]))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], input=json.dumps(sources), capture_output=True, text=True, check=True
+    )
+    row["same where torch can't be imported"] = json.loads(answer.stdout) == [
+        one.text for one in model.translate(sources)
+    ]
+    return row
+
+
+def network_of(folder: Path, model: Any) -> Any:
+    """The torch network of a model folder."""
+    import torch
+    from safetensors.numpy import load_file
+
+    from recurra.tasks.task import Core
+    from recurra.tasks.translate import Translate, Translator
+
+    config, codec = model.manifest["config"], model.codec
+    other = None if codec.joint else codec.source.size + 1
+    network = Translator(Translate(**config["task"]), Core(**config["core"]), codec.vocabulary, other).eval().network
+    weights = load_file(folder / "weights.safetensors")
+    with torch.no_grad():
+        for name, parameter in zip(network.export()[1], network.parameters(), strict=True):
+            parameter.copy_(torch.from_numpy(weights[name]))
+    return network
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", default=["de-en", "en-de", "en-ja", "aeslc"], help="also en-de-lower")
+    parser.add_argument(
+        "runs", nargs="*", default=["de-en", "en-de", "en-ja", "aeslc"], help="also en-de-lower, checks"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("/tmp/recurra-translate"))
@@ -151,7 +226,7 @@ def main() -> None:
     for name in options.runs:
         for seed in options.seeds:
             began = time.monotonic()
-            run = {"en-ja": short_sentences, "aeslc": subjects}.get(name)
+            run = {"en-ja": short_sentences, "aeslc": subjects, "checks": checks}.get(name)
             row = run(seed, options.out) if run else captions(name, seed, options.out)
             row |= {
                 "run": name,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import recurra
-from recurra.training.recipe import from_toml
+from recurra.training.recipe import WHOLE, from_toml
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,12 +27,12 @@ def test_python_of_the_documents_runs(page: str, tmp_path: Path, monkeypatch: py
     exec(compile(code, page, "exec"), {"__name__": "document"})
 
 
-@pytest.mark.parametrize("task", ["forecast", "classify", "tag", "generate"])
+@pytest.mark.parametrize("task", ["forecast", "classify", "tag", "generate", "translate", "summarise"])
 def test_recipe_trains(task: str, tmp_path: Path) -> None:
     recipe = from_toml(ROOT / "recipes" / f"{task}.toml")
     assert recipe.name == task
     fit = replace(recipe.fit, epochs=1, batch_size=64)
-    small = replace(recipe.core, hidden=4, layers=1), fit if task == "tag" else replace(fit, chunk=200)
+    small = replace(recipe.core, hidden=4, layers=1), fit if task in WHOLE else replace(fit, chunk=200)
     data = replace(recipe.data, pattern="config.py") if task == "generate" else recipe.data
     model = recurra.train(recipe.task, data, core=small[0], fit=small[1], out=tmp_path / "model", progress=False)
     assert model.manifest["task"] == task
