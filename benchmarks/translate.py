@@ -39,7 +39,7 @@ def unpacked(name: str, folder: Path, lower: bool = False) -> str:
     return str(path)
 
 
-def captions(name: str, seed: int, out: Path) -> dict[str, Any]:
+def captions(name: str, seed: int, out: Path, epochs: int | None) -> dict[str, Any]:
     """One direction of Multi30k."""
     import recurra
 
@@ -56,7 +56,7 @@ def captions(name: str, seed: int, out: Path) -> dict[str, Any]:
         recurra.Translate(),
         recurra.Pairs(source, target=target, validation=valid, validation_target=valid_target),
         core=recurra.Core(),
-        fit=recurra.Fit(seed=seed),
+        fit=recurra.Fit(seed=seed) if epochs is None else recurra.Fit(seed=seed, epochs=epochs),
         out=out / f"{name}-{seed}",
         overwrite=True,
         progress=False,
@@ -76,7 +76,7 @@ def captions(name: str, seed: int, out: Path) -> dict[str, Any]:
     return row | {"source copied": found.rows["source copied"], "caption": found.caption, "bar": BARS[name]}
 
 
-def short_sentences(seed: int, out: Path) -> dict[str, Any]:
+def short_sentences(seed: int, out: Path, epochs: int | None) -> dict[str, Any]:
     """small_parallel_enja, with and without attention, by the length of the source."""
     import recurra
     from recurra.pairfile import pairs
@@ -92,7 +92,7 @@ def short_sentences(seed: int, out: Path) -> dict[str, Any]:
             recurra.Pairs(
                 source, target=target, validation=valid, validation_target=valid_target, unit="words", joint=False
             ),
-            fit=recurra.Fit(seed=seed),
+            fit=recurra.Fit(seed=seed) if epochs is None else recurra.Fit(seed=seed, epochs=epochs),
             out=out / f"en-ja-{attention}-{seed}",
             overwrite=True,
             progress=False,
@@ -108,7 +108,7 @@ def short_sentences(seed: int, out: Path) -> dict[str, Any]:
     return row
 
 
-def subjects(seed: int, out: Path) -> dict[str, Any]:
+def subjects(seed: int, out: Path, epochs: int | None) -> dict[str, Any]:
     """AESLC: the whole, without a pointer, without coverage."""
     import polars as pl
 
@@ -128,7 +128,7 @@ def subjects(seed: int, out: Path) -> dict[str, Any]:
             recurra.Summaries(
                 tables["train"], validation=tables["dev"], source_column=document, target_column=summary, lower=True
             ),
-            fit=recurra.Fit(seed=seed),
+            fit=recurra.Fit(seed=seed) if epochs is None else recurra.Fit(seed=seed, epochs=epochs),
             out=out / f"aeslc-{what.replace(' ', '-')}-{seed}",
             overwrite=True,
             progress=False,
@@ -214,6 +214,7 @@ def main() -> None:
         "runs", nargs="*", default=["de-en", "en-de", "en-ja", "aeslc"], help="also en-de-lower, checks"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--epochs", type=int, help="default: the task's own")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("/tmp/recurra-translate"))
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -226,13 +227,18 @@ def main() -> None:
     for name in options.runs:
         for seed in options.seeds:
             began = time.monotonic()
-            run = {"en-ja": short_sentences, "aeslc": subjects, "checks": checks}.get(name)
-            row = run(seed, options.out) if run else captions(name, seed, options.out)
+            if name == "checks":
+                row = checks(seed, options.out)
+            elif run := {"en-ja": short_sentences, "aeslc": subjects}.get(name):
+                row = run(seed, options.out, options.epochs)
+            else:
+                row = captions(name, seed, options.out, options.epochs)
             row |= {
                 "run": name,
                 "seed": seed,
                 "minutes": round((time.monotonic() - began) / 60, 1),
-                "command": f"python benchmarks/translate.py {name} --seeds {seed} --threads {options.threads}",
+                "command": f"python benchmarks/translate.py {name} --seeds {seed} --threads {options.threads}"
+                + (f" --epochs {options.epochs}" if options.epochs else ""),
                 "date": str(date.today()),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             }

@@ -5,6 +5,7 @@ import torch
 
 from recurra.errors import RecipeError
 from recurra.nn.sequence import EncoderDecoder
+from recurra.nn.smoothed import smoothed_cross_entropy
 
 torch.set_num_threads(1)
 V = 13
@@ -267,3 +268,16 @@ def test_autocast_keeps_probabilities_in_float32():
 def test_what_does_not_go_together_is_refused(options, words):
     with pytest.raises(RecipeError, match=words):
         made(**options)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("ids", [1, 2, 31])
+def test_smoothed_cross_entropy_is_torchs(ids, smoothing):
+    g = torch.Generator().manual_seed(ids)
+    x = (20 * torch.randn(7, ids, generator=g, dtype=torch.float64)).requires_grad_()
+    targets = torch.randint(ids, (7,), generator=g)
+    want = torch.nn.functional.cross_entropy(x, targets, reduction="none", label_smoothing=smoothing)
+    torch.testing.assert_close(smoothed_cross_entropy(x, targets, smoothing), want)
+    assert torch.autograd.gradcheck(lambda x: smoothed_cross_entropy(x, targets, smoothing), x)
+    far = torch.tensor([[1e4, -1e4, 0.0]])
+    assert smoothed_cross_entropy(far, torch.tensor([1]), smoothing).isfinite().all()

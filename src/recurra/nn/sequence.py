@@ -23,6 +23,7 @@ from recurra.nn.attention import Attention, Memory
 from recurra.nn.decoder import Decoded, Decoder, DecoderState
 from recurra.nn.encoder import RESIDUAL, Encoder, locked
 from recurra.nn.pointer import Pointer, coverage_loss
+from recurra.nn.smoothed import smoothed_cross_entropy
 
 DIRECTIONS = {"first": "first", "both": True, "forward": False}
 BRIDGES = ("last", "zeros")
@@ -143,15 +144,15 @@ class EncoderDecoder(nn.Module):
 
     def log_probabilities(self, decoded: Decoded, source: Tensor) -> Tensor:
         """log P of every id after every token, [B, T, V], in nats; with a pointer [B, T, N], N > V where `source` [B, S] holds more."""
-        log_vocabulary = self._log_vocabulary(decoded.output)
+        log_vocabulary = self._scores(decoded.output).log_softmax(-1)
         if self.pointer is None:
             return log_vocabulary
         return self.pointer.log_probabilities(decoded, log_vocabulary, source.unsqueeze(1))
 
-    def _log_vocabulary(self, output: Tensor) -> Tensor:
-        """log P of the output layer, [..., V], in float32 at least."""
-        logits = self.softmax(output)
-        return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    def _scores(self, output: Tensor) -> Tensor:
+        """The output layer's scores, [..., V], in float32 at least: P before the softmax."""
+        scores = self.softmax(output)
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def loss(
         self, decoded: Decoded, source: Tensor, targets: Tensor, lengths: Tensor, coverage: float = 0.0
@@ -164,13 +165,14 @@ class EncoderDecoder(nn.Module):
         valid = torch.arange(targets.shape[1], device=targets.device) < lengths.unsqueeze(1)
         row, _ = valid.nonzero(as_tuple=True)
         chosen, targets = Decoded(*(part[valid] for part in decoded)), targets[valid]
-        log_vocabulary = self._log_vocabulary(chosen.output)
+        smoothing = self.smoothing if self.training else 0.0
         if self.pointer is None:
-            total = -log_vocabulary.gather(1, targets.unsqueeze(1)).sum()
+            total = smoothed_cross_entropy(self._scores(chosen.output), targets, smoothing).sum()
         else:
+            log_vocabulary = self._scores(chosen.output).log_softmax(-1)
             total = -self.pointer.log_probability(chosen, log_vocabulary, source[row], targets).sum()
-        if self.training and self.smoothing:
-            total = (1.0 - self.smoothing) * total - self.smoothing * log_vocabulary.mean(1).sum()
+            if smoothing:
+                total = (1.0 - smoothing) * total - smoothing * log_vocabulary.mean(1).sum()
         if coverage:
             total = total + coverage * coverage_loss(decoded.weights, lengths)
         return total, valid.sum().to(total.dtype)
