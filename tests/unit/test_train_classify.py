@@ -45,6 +45,11 @@ def train(tmp_path, table, *, task=None, core=SMALL, fit=None, name="model", **d
     )
 
 
+def test_the_validation_part_may_be_a_frame(tmp_path):
+    model = train(tmp_path, EIGHT, validation=EIGHT)
+    assert model.manifest["training"]["history"][-1]["validation_loss"] > 0
+
+
 @pytest.mark.parametrize("direction", ["both", "forward"])
 def test_eight_texts_are_learnt_by_heart(tmp_path, direction):
     task = recurra.Classify(direction=direction, embedding=16, input_dropout=0.0, word_dropout=0.0)

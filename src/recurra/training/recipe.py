@@ -226,7 +226,7 @@ def complete(recipe: Recipe) -> Recipe:
         raise RecipeError(f"chunk = {whole.fit.chunk} would do nothing: '{task}' learns from whole texts; leave it out")
     if task != "forecast":
         idle(whole.fit, ("window",), f"'{task}' has no windows")
-    if whole.data.validation == 0.0:
+    if isinstance(whole.data.validation, int | float) and not whole.data.validation:
         needs = [name for name in (whole.fit.optimiser, whole.fit.schedule) if name in ("ntasgd", "plateau")]
         if needs:
             raise RecipeError(
