@@ -5,7 +5,7 @@
 de-en, en-de  29,000 captions, joint BPE of 8,000; the epoch by validation loss; test_2016_flickr, cased, sacrebleu with its signature.
               Greedy, beam 5, and beam 5 under other penalties. en-de-lower: lower case and tokenised on both sides, as the papers score
 en-ja         50,000 short sentences, words; BLEU by length of the source, with attention and without (attention = "none")
-aeslc         subject lines of mails; ROUGE of the pointer-generator, without its pointer, and without its coverage
+aeslc         subject lines of mails, of which 120 tokens are read; ROUGE of the pointer-generator, without pointer, without coverage
 checks        of the de-en model in --out: 300 sentences in batches of 1, 7, 64 and shuffled are the same, bit for bit; torch's network of
               the same weights writes the same tokens and scores the same; a process that can't import torch writes the same
 """
@@ -126,7 +126,12 @@ def subjects(seed: int, out: Path, epochs: int | None) -> dict[str, Any]:
         model = recurra.train(
             recurra.Summarise(**options),
             recurra.Summaries(
-                tables["train"], validation=tables["dev"], source_column=document, target_column=summary, lower=True
+                tables["train"],
+                validation=tables["dev"],
+                source_column=document,
+                target_column=summary,
+                lower=True,
+                longest=120,
             ),
             fit=recurra.Fit(seed=seed) if epochs is None else recurra.Fit(seed=seed, epochs=epochs),
             out=out / f"aeslc-{what.replace(' ', '-')}-{seed}",
