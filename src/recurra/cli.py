@@ -1,6 +1,7 @@
 """The command line: each command calls one function; what is heavy is imported inside it."""
 
 import inspect
+import io
 import json
 import signal
 import sys
@@ -83,8 +84,8 @@ def evaluate(
     model: Model,
     data: Data,
     origins: Annotated[
-        str, typer.Option(help="forecast: last: the last horizon of each series; all: every origin, in one pass")
-    ] = "last",
+        str | None, typer.Option(help="forecast: last: the last horizon of each series; all: every origin, in one pass")
+    ] = None,
     season: Annotated[
         int | None, typer.Option(help="forecast: m of MASE and of the seasonal naive; default: M4's")
     ] = None,
@@ -101,7 +102,7 @@ def evaluate(
     from recurra.runtime.model import load
 
     player = load(model)
-    _only(("forecast",), player, {"season": season})
+    _only(("forecast",), player, {"season": season, "origins": origins})
     _only(("generate",), player, {"train": train})
     _only(WRITERS, player, {"target": target})
     if target is not None:
@@ -109,7 +110,11 @@ def evaluate(
     elif player.manifest["task"] == "generate":
         scores = player.evaluate(data, train=train)
     else:
-        scores = player.evaluate(data, origins=origins, season=season) if _forecasts(player) else player.evaluate(data)
+        scores = (
+            player.evaluate(data, origins=origins or "last", season=season)
+            if _forecasts(player)
+            else player.evaluate(data)
+        )
     if json_output:
         print(json.dumps(scores.to_json()))
         return
@@ -131,7 +136,7 @@ def predict(
     horizon: Annotated[
         int | None, typer.Option(help="forecast: steps ahead; beyond the trained horizon by sampled trajectories")
     ] = None,
-    seed: Annotated[int, typer.Option(help="seed of the trajectories")] = 0,
+    seed: Annotated[int | None, typer.Option(help="forecast: seed of the trajectories (default: 0)")] = None,
     beam: Annotated[int | None, typer.Option(help="translate, summarise: hypotheses side by side; 1: greedy")] = None,
     length_penalty: Annotated[
         float | None,
@@ -148,7 +153,7 @@ def predict(
     lines = out.suffix == ".txt" and player.manifest["task"] in WRITERS
     if not lines:
         ending_of(out)
-    _only(("forecast",), player, {"horizon": horizon})
+    _only(("forecast",), player, {"horizon": horizon, "seed": seed})
     given = {"beam": beam, "length-penalty": length_penalty}
     _only(WRITERS, player, given)
     _only(("translate",), player, {"n-best": n_best})
@@ -158,7 +163,7 @@ def predict(
         }
         frame = player.predict(data, replace(player.search, **asked))
     else:
-        frame = player.predict(data, horizon, seed=seed) if _forecasts(player) else player.predict(data)
+        frame = player.predict(data, horizon, seed=seed or 0) if _forecasts(player) else player.predict(data)
     if player.manifest["task"] == "classify" and player.many and ".csv" in out.suffixes:
         import polars as pl
 
@@ -296,6 +301,8 @@ def kernels(
 def main() -> None:
     """Run the command line: an error of ours, or a wrong option, is one line and exit code 2; a warning is one line, too."""
     warnings.formatwarning = lambda message, *_: f"recurra: {message}\n"
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
@@ -318,6 +325,9 @@ def main() -> None:
         print(
             f"recurra: this needs {error.name}, which is not installed: pip install 'recurra[train]'", file=sys.stderr
         )
+        raise SystemExit(2) from None
+    except UnicodeDecodeError as error:  # files are read with their names
+        print(f"recurra: standard input is not UTF-8 text ({error.reason}): convert it first", file=sys.stderr)
         raise SystemExit(2) from None
     except BrokenPipeError:
         sys.stderr.close()

@@ -75,6 +75,8 @@ def generate(
         for text, logp in player.beam(prompt, width=beam, tokens=tokens, stop=(stop or [""])[0]):
             print(json.dumps({"text": text, "logp": round(logp, 4)}, ensure_ascii=False))
         return
+    if greedy:
+        _unused({"seed": seed}, "with --greedy, which draws nothing")
     writing = player.generate(prompt, state=before, tokens=tokens, sampling=sampling, stop=stop or (), seed=seed or 0)
     try:
         sys.stdout.write(prompt or "")

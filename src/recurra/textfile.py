@@ -6,6 +6,7 @@ No file is held in memory as a whole. Messages name the file, and the line or ro
 import codecs
 import io
 import os
+import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -245,12 +246,14 @@ def sentences(
         if universal and line.startswith("#"):
             continue
         fields = line.split("\t") if "\t" in line else line.split()
-        if fields[0] == "-DOCSTART-" or (universal and not fields[0].isdigit() and len(fields) == width):
+        if fields[0] == "-DOCSTART-" or (universal and re.fullmatch(r"\d+[-.]\d+", fields[0])):
             continue
         width = width or len(fields)
         place = f"{path}, line {number}"
         if len(fields) != width:
             raise DataError(f"{place}: has {len(fields)} column(s), but {width} are expected: mend the line")
+        if universal and not fields[0].isdigit():
+            raise DataError(f"{place}: the id '{fields[0][:20]}' is no number, nor a range as 3-4: mend the line")
         words.append(_field(fields, at, place, "word", False))
         if tag_at is not None:
             if width == 1:

@@ -217,6 +217,24 @@ def test_a_beam_ends_with_its_stop() -> None:
     assert any(len(text) < len(model.beam("the", width=3, tokens=12)[0][0]) for text, _ in found)
 
 
+def test_a_beam_ends_with_a_stop_within_a_token() -> None:
+    codec = text_codec.fit([TEXT], unit="words")
+    torch.manual_seed(0)
+    made = LanguageModel(Generate(embedding=7), Core(cell="lstm", hidden=9, layers=1, dropout=0.0), codec.size).eval()
+    export = made.export()
+    manifest = {"task": "generate", "codec": codec.manifest() | {"pattern": "*", "encoding": "utf-8"}}
+    model = GenerateModel(manifest | {"layers": export.layers}, export.weights, "digest", codec.to_files())
+    text, _ = model.beam("the", width=2, tokens=5)[0]
+    word = max(text.split(), key=len)
+    stop = word[:-1]
+    assert len(stop) > 1
+    found = model.beam("the", width=2, tokens=5, stop=stop)
+    assert found
+    assert all(stop not in text for text, _ in found)
+    with pytest.raises(RecipeError, match="takes one stop string"):
+        model.beam("the", stop=["x"])  # type: ignore[arg-type]
+
+
 def test_cache_and_dynamic_evaluation_help_where_a_text_repeats() -> None:
     model = player(task())
     text = "dog log cat mat\n" * 40

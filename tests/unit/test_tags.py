@@ -150,6 +150,8 @@ def test_broken_is_what_strict_reading_loses(scheme):
         ("IOB2", "I-A", 0, "'I-A' can't be the first in IOB2"),
         ("IOB2", "B-A I-B", 1, "'I-B' can't follow 'B-A' in IOB2"),
         ("IOB1", "O B-A", 1, "'B-A' can't follow 'O' in IOB1"),
+        ("IOB2", "B-A E-A", 1, "'E-A' can't follow 'B-A' in IOB2"),
+        ("IOB1", "S-A", 0, "'S-A' can't be the first in IOB1"),
         ("BIOES", "B-A O", 1, "'O' can't follow 'B-A' in BIOES"),
         ("BIOES", "O B-A", 1, "'B-A' can't be the last in BIOES"),
     ],

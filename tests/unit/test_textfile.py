@@ -333,6 +333,9 @@ def test_universal(tmp_path):
     refused(sentences(path, tag="xpos"), "x.conllu.gz, line 8", "no tag of 'New York'")
     refused(sentences(path, tag="upo"), "no column 'upo': did you mean 'upos'?")
     refused(sentences(save(tmp_path, UNIVERSAL + "2\tonly\n", "x.conllu")), "line 9", "2 column(s), but 10")
+    refused(
+        sentences(save(tmp_path, UNIVERSAL + "2x" + "\ta" * 9 + "\n", "x.conllu")), "line 9", "the id '2x' is no number"
+    )
 
 
 def test_words_alone(tmp_path):

@@ -1,6 +1,7 @@
 """Training a classifier from a table to a model file: what is learnt, what it starts from, and what is refused."""
 
 import gzip
+import io
 import json
 
 import numpy as np
@@ -321,3 +322,14 @@ def test_options_that_would_do_nothing_are_refused(tmp_path):
     lines = recurra.Text(str(text), validation=text)
     with pytest.warns(RuntimeWarning, match="is what is learnt from: its scores say nothing about other data"):
         recurra.train(Generate(), lines, core=SMALL, fit=Fit(epochs=1), out=tmp_path / "heart", progress=False)
+
+
+@pytest.mark.parametrize("unit", ["characters", "words", "bpe", "unigram"])
+def test_a_document_of_lines_streams_as_it_is_predicted(tmp_path, unit):
+    table = EIGHT.with_columns(pl.col("text").str.replace(" ", "\n"))
+    task = recurra.Classify(direction="forward", embedding=8)
+    model = train(tmp_path, table, task=task, unit=unit, vocabulary=300 if unit in ("bpe", "unigram") else None)
+    for text, p in zip(table["text"], model.predict(table)["p_good"], strict=True):
+        out = io.StringIO()
+        assert model.lines(["\n", *text.splitlines(keepends=True)], out) == 0
+        assert json.loads(out.getvalue().splitlines()[-1])["p"]["good"] == pytest.approx(p, abs=1e-6)

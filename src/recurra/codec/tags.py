@@ -76,6 +76,8 @@ def follows(before: str | None, tag: str | None, scheme: Scheme) -> bool:
         return True
     (last, old), (prefix, kind) = split(before or OUTSIDE), split(tag or OUTSIDE)
     same = last != OUTSIDE and old == kind
+    if scheme != "BIOES" and prefix in ("E", "S"):
+        return False
     if scheme == "IOB2":
         return prefix != "I" or same
     if scheme == "IOB1":

@@ -16,7 +16,7 @@ from recurra.config import config
 class Cache:
     """A memory of the latest tokens beside the network's own."""
 
-    size: int = Field(ge=1, le=10_000_000, description="tokens remembered")
+    size: int = Field(ge=1, le=100_000, description="tokens remembered")
     theta: float = Field(default=0.3, ge=0, description="how much like the present state a remembered one must be")
     weight: float = Field(default=0.1, gt=0, lt=1, description="share of the cache in every probability")
 

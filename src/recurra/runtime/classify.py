@@ -191,14 +191,16 @@ class ClassifyModel:
         Of numeric series: a line is a step, a number or a JSON list of one a channel (null: missing). A line that is refused is named on
         standard error and changes nothing. Returns how many were. Raises UnsupportedError for a model that reads both ways.
         """
-        state, refused = self.start(), 0
+        state, refused, between = self.start(), 0, ""
         for number, line in enumerate(lines, 1):
             line = line.rstrip("\r\n")
             if not line.strip():
-                state = self.start()
+                state, between = self.start(), ""
                 continue
             try:
-                for name, x in self._tokens(line):
+                steps = list(self._tokens(between + line))
+                between = "\n" if self.text is not None else ""
+                for name, x in steps:
                     answer, state = self.step(state, x)
                     found = {"token": name, "label": answer.labels[0]}
                     shown = zip(self.labels.names, answer.probabilities[0].tolist(), strict=True)

@@ -19,7 +19,7 @@ from recurra.runtime.language import AdaptiveSoftmax, Softmax, log_softmax
 class Dynamic:
     """How the output layer learns from the text that is scored."""
 
-    rate: float = Field(default=0.1, gt=0, description="learning rate")
+    rate: float = Field(default=0.1, gt=0, le=10, description="learning rate")
     decay: float = Field(default=0.0, ge=0, lt=1, description="share of the way back to the trained weights, a segment")
     segment: int = Field(default=20, ge=1, description="tokens between two updates")
 

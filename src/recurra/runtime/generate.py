@@ -18,7 +18,7 @@ from recurra.codec.text import PADDING, UNKNOWN, TextCodec
 from recurra.errors import DataError, RecipeError, StateError
 from recurra.runtime.cache import Cache
 from recurra.runtime.dynamic import Dynamic, Learner
-from recurra.runtime.generation import RECENT, Generation
+from recurra.runtime.generation import RECENT, Generation, cut
 from recurra.runtime.language import Network
 from recurra.runtime.scored import Scored
 from recurra.runtime.stream import State
@@ -139,6 +139,8 @@ class GenerateModel:
         """
         if prompt is not None:
             state = self.read(prompt, state)
+        if not isinstance(stop, str):
+            raise RecipeError(f"a beam takes one stop string, not {stop!r}")
         if width < 1 or tokens < 1:
             raise RecipeError(f"a beam needs a width and tokens from 1 on, not {width} and {tokens}")
         states = [self.start() if state is None else state]
@@ -150,7 +152,7 @@ class GenerateModel:
             return logp, None
 
         def ends(ids: tuple[int, ...]) -> bool:
-            return len(ids) == tokens or (bool(stop) and self.codec.decode(ids).endswith(stop))
+            return len(ids) == tokens or (bool(stop) and stop in self.codec.decode(ids))
 
         (found,) = beam.search(
             advance,
@@ -160,7 +162,7 @@ class GenerateModel:
             ends=ends,
             banned=(PADDING, UNKNOWN),
         )
-        return [(self.codec.decode(h.ids).removesuffix(stop), h.logp) for h in found]
+        return [(cut(self.codec.decode(h.ids), (stop,) if stop else (), True)[0], h.logp) for h in found]
 
     # -- text in -------------------------------------------------------------------------------------------------
 
@@ -182,6 +184,9 @@ class GenerateModel:
         nats, _ = self._nats(part.ids, None, dynamic)
         rows = {"model": measures(nats, part.characters)}
         caption = f"{len(part.ids)} tokens, {part.characters} characters"
+        unknown = float(np.mean(part.ids == UNKNOWN)) if len(part.ids) else 0.0
+        if unknown:
+            caption += f"; {unknown:.1%} of the tokens are unknown words, each guessed as one: compare only with the same vocabulary"
         if learnt is not None:
             rows |= floors(part, learnt, self.opening, self.codec.size)
             caption += f"; floors learnt from {len(learnt)} tokens"

@@ -51,12 +51,12 @@ class Surprise:
 
     @property
     def nats_per_character(self) -> float:
-        """The total over the characters, comparable whatever the tokens are."""
+        """The total over the characters, comparable whatever the tokens are, where no word is unknown."""
         return self.total / self.characters
 
     @property
     def bits_per_character(self) -> float:
-        """The same in bits: what a perfect compressor would need."""
+        """The same in bits: what a perfect compressor would need, where no word is unknown."""
         return self.nats_per_character / math.log(2)
 
 

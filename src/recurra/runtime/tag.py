@@ -100,8 +100,6 @@ class TagModel:
 
     def tag(self, words: Sequence[str]) -> list[Tagged]:
         """The tags of one sentence, a tag a word. Raises DataError where there is no word, or one text instead of words."""
-        if isinstance(words, str):
-            raise DataError(f"a sentence is a list of words, not the text {words[:40]!r}: split it first")
         return self._tagged(next(self._scored([words]))[1])
 
     def n_best(self, words: Sequence[str], n: int) -> list[tuple[list[str], float]]:
@@ -110,6 +108,8 @@ class TagModel:
         They weigh the sentence as a whole, also where the model reads forwards (and so `tag` need not give the first).
         Raises DataError.
         """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise DataError(f"n = {n!r}: ask for 1 sequence or more")
         (_, scores), *_ = self._scored([words])
         paths, worth = self._chain.n_best(scores, n)
         p = np.exp(np.minimum(worth - self._chain.log_z(scores), 0.0))
@@ -169,10 +169,18 @@ class TagModel:
     def _scored(self, source: Iterable[Sequence[str]]) -> Iterator[tuple[list[str], np.ndarray]]:
         """Each sentence with its scores [T, K] float32, in order."""
         rest, before = iter(source), 0
-        while block := [list(words) for words in islice(rest, HELD)]:
-            for i, words in enumerate(block, before + 1):
-                if not words:
+        while some := list(islice(rest, HELD)):
+            for i, words in enumerate(some, before + 1):
+                if isinstance(words, str):
+                    raise DataError(f"a sentence is a list of words, not the text {words[:40]!r}: split it first")
+                if not len(words):
                     raise DataError(f"sentence {i} is empty: a sentence has at least one word")
+                strange = [word for word in words if not isinstance(word, str)]
+                if strange:
+                    raise DataError(
+                        f"sentence {i} holds {strange[0]!r}, which is no text: a sentence is a list of words"
+                    )
+            block = [list(words) for words in some]
             before += len(block)
             order = sorted(range(len(block)), key=lambda i: len(block[i]))
             found: dict[int, np.ndarray] = {}

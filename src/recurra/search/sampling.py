@@ -33,7 +33,10 @@ class Sampling:
         default=0.0, ge=0, lt=1, description="draw from tokens at least this share as probable as the most probable"
     )
     repetition_penalty: float = Field(
-        default=1.0, ge=1, description="log probabilities of recent tokens are multiplied by this: 1 does nothing"
+        default=1.0,
+        ge=1,
+        le=1e6,
+        description="log probabilities of recent tokens are multiplied by this: 1 does nothing",
     )
     greedy: bool = Field(default=False, description="always take the most probable token")
 

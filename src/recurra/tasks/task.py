@@ -21,7 +21,7 @@ class Core:
     """The recurrent network, the same for every task. None: the task's own value (training/recipe.py, DEFAULTS)."""
 
     cell: Literal["lstm", "gru", "rnn"] = Field(default="lstm", description="equations of one step")
-    hidden: int = Field(default=OWN, ge=1, description="units a layer")
+    hidden: int = Field(default=OWN, ge=1, le=65_536, description="units a layer")
     layers: int = Field(default=OWN, ge=1, description="layers, one upon the other")
     dropout: float = Field(
         default=OWN, ge=0, lt=1, description="share of values dropped between layers and in the head, in training"

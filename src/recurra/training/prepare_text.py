@@ -29,19 +29,22 @@ def generate(recipe: Recipe) -> Prepared:
     rows = min(fit.batch_size, max(FEWEST, len(ids) // (fit.chunk * STEPS)))
     start = opening(codec)
     held_out, scored = None, None
+    digest = hashlib.sha256(ids.data)
     if validation is not None:
-        kept, _ = _encoded(codec, validation)
+        kept, kept_characters = _encoded(codec, validation)
+        digest.update(kept.data)
         side = max(1, min(rows, len(kept) // fit.chunk))
         held_out = Streams(kept, batch_size=side, chunk=fit.chunk, start=start)
         some = kept[:SCORED]
-        scored = Part(some, len(codec.decode(some)), ids[-LEARNT:])
+        share = len(some) / max(1, len(kept))
+        scored = Part(some, round(kept_characters * share), ids[-LEARNT:])
     torch.manual_seed(fit.seed)
     return Prepared(
         task=LanguageModel(config, recipe.core, codec.size),
         train=Streams(ids, batch_size=rows, chunk=fit.chunk, seed=fit.seed, vary=config.vary, start=start),
         validation=held_out,
         codec=codec.manifest() | {"pattern": data.pattern, "encoding": data.encoding, "text": data.text},
-        digest=hashlib.sha256(ids.data).hexdigest(),
+        digest=digest.hexdigest(),
         sizes={"characters": characters, "tokens": len(ids)},
         scored=scored,
         files=codec.to_files(),

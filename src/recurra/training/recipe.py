@@ -72,7 +72,7 @@ class Fit:
         default=OWN, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0: none"
     )
     patience: int = Field(default=OWN, ge=1, description="epochs without a better validation loss before stopping")
-    seed: int = Field(default=0, ge=0, description="seed of weights, order and dropout")
+    seed: int = Field(default=0, ge=0, le=2**40, description="seed of weights, order and dropout")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
