@@ -21,7 +21,7 @@ from recurra.tablefile import ENDINGS, check_file, open_bytes, open_table, short
 
 __all__ = ["Document", "Sentence", "documents", "files", "lines", "pieces", "sentences"]
 
-WAY_OUT = "name its encoding, e.g. --encoding latin-1"
+WAY_OUT = "convert it to UTF-8, or name its encoding where a model is trained, e.g. --encoding latin-1"
 LONGEST = 1 << 16  # characters of a line that are held at once
 MAYBE = ("feats", "misc")  # columns of CoNLL-U where "_" is an answer
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
