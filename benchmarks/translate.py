@@ -4,7 +4,7 @@
 
 de-en, en-de  29,000 captions, joint BPE of 8,000; the epoch by validation loss; test_2016_flickr, cased, sacrebleu with its signature.
               Greedy, beam 5, and beam 5 under other penalties. en-de-lower: lower case and tokenised on both sides, as the papers score
-en-ja         50,000 short sentences, words; BLEU by length of the source, with attention and without (attention = "none")
+en-ja         50,000 short sentences, words, 128 units; BLEU by length of the source, with attention and without (attention = "none")
 aeslc         subject lines of mails, of which 120 tokens are read; ROUGE of the pointer-generator, without pointer, without coverage
 checks        of the de-en model in --out: 300 sentences in batches of 1, 7, 64 and shuffled are the same, bit for bit; torch's network of
               the same weights writes the same tokens and scores the same; a process that can't import torch writes the same
@@ -88,10 +88,11 @@ def short_sentences(seed: int, out: Path, epochs: int | None) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for attention in ("normed", "none"):
         model = recurra.train(
-            recurra.Translate(attention=attention),
+            recurra.Translate(attention=attention, embedding=128),
             recurra.Pairs(
                 source, target=target, validation=valid, validation_target=valid_target, unit="words", joint=False
             ),
+            core=recurra.Core(hidden=128),
             fit=recurra.Fit(seed=seed) if epochs is None else recurra.Fit(seed=seed, epochs=epochs),
             out=out / f"en-ja-{attention}-{seed}",
             overwrite=True,

@@ -143,7 +143,7 @@ def test_what_is_no_pair_of_sources(files, tmp_path):
 
 def test_wrong_encodings(files, tmp_path):
     source, target = files(GERMAN, GERMAN, "latin-1")
-    refused(f"{source}, line 1: byte 0xE4 is no text in utf-8: name its encoding", read, source, target)
+    refused(f"{source}, line 1: byte 0xE4 is no text in utf-8: convert it", read, source, target)
     assert read(source, target, encoding="latin-1") == [Pair(line, line) for line in GERMAN]
     (tmp_path / "l.csv").write_bytes("source,target\na,b\nä,b\n".encode("latin-1"))
     refused("l.csv is not UTF-8 text (line 3)", read, tmp_path / "l.csv")
