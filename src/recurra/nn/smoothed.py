@@ -23,7 +23,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         powers, total, targets = ctx.saved_tensors
         grad = grads[0].unsqueeze(1)
         x = powers * (grad / total)
