@@ -11,6 +11,9 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 namespace recurra {
 namespace {
@@ -157,6 +160,9 @@ void ReusedMemory::release() {
     const std::lock_guard<std::mutex> guard(b.lock);
     for (const auto& [size, memory] : b.unused) std::free(memory);
     b.unused.clear(), b.unused_bytes = 0;
+#if defined(__GLIBC__)
+    malloc_trim(0);  // once one block of up to 32 MB was freed, glibc keeps those of its size for itself
+#endif
 }
 
 template <class F>
