@@ -36,7 +36,7 @@ def long(parts: dict[str, np.ndarray]) -> pl.DataFrame:
     return pl.DataFrame({"unique_id": ids, "ds": time, "y": np.concatenate(list(parts.values()))})
 
 
-def run(frequency: str, seed: int, out: Path, epochs: int | None) -> dict[str, float]:
+def run(frequency: str, seed: int, out: Path, epochs: int | None, attention: int) -> dict[str, float]:
     """Train one model and score it on the test file."""
     import recurra
 
@@ -45,7 +45,7 @@ def run(frequency: str, seed: int, out: Path, epochs: int | None) -> dict[str, f
     fit = recurra.Fit(seed=seed) if epochs is None else recurra.Fit(seed=seed, epochs=epochs)
     started = time.monotonic()
     model = recurra.train(
-        recurra.Forecast(horizon=s["horizon"], seasons=s["seasons"]),
+        recurra.Forecast(horizon=s["horizon"], seasons=s["seasons"], attention=attention),
         recurra.Series(long(train)),
         fit=fit,
         out=out / f"{frequency}-{seed}",
@@ -55,7 +55,13 @@ def run(frequency: str, seed: int, out: Path, epochs: int | None) -> dict[str, f
     seconds = time.monotonic() - started
     whole = {name: np.concatenate([values, test[name][: s["horizon"]]]) for name, values in train.items()}
     scores = model.evaluate(long(whole), season=s["m"])
-    row = {"frequency": frequency, "seed": seed, "seconds": round(seconds), **scores.rows["model"]}
+    row = {
+        "frequency": frequency,
+        "seed": seed,
+        "attention": attention,
+        "seconds": round(seconds),
+        **scores.rows["model"],
+    }
     for floor in ("naive", "seasonal naive", "naive2"):
         row[f"{floor} owa"] = scores.rows[floor]["owa"]
     return row
@@ -66,6 +72,7 @@ def main() -> None:
     parser.add_argument("--frequency", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--attention", type=int, default=0, help="newest states that the top looks back at")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("/tmp/recurra-m4"))
     options = parser.parse_args()
@@ -75,7 +82,7 @@ def main() -> None:
     rows = []
     for frequency in options.frequency:
         for seed in options.seeds:
-            rows.append(run(frequency, seed, options.out, options.epochs))
+            rows.append(run(frequency, seed, options.out, options.epochs, options.attention))
             print(json.dumps(rows[-1]), flush=True)
         owa = [row["owa"] for row in rows if row["frequency"] == frequency]
         print(f"{frequency}: OWA {np.mean(owa):.4f} +- {np.std(owa):.4f} over {len(owa)} seeds", flush=True)
