@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -213,10 +214,12 @@ def test_prefix_phrase_draws_and_lines(translator, capsys):
     assert answer.text.split()[0] == "red"
     (answer,) = translator.translate(["eins und zwei"], phrases=[["blue red"]])
     assert "blue red" in answer.text
+    with pytest.raises(DataError, match="phrases are for 1 texts, and there are 2"):
+        translator.translate(["eins", "zwei"], phrases=[["blue red"]])
     a, b = (translator.sample(["eins und zwei", "rot"], Sampling(), seed=s) for s in (1, 1))
     assert [one.text for one in a] == [one.text for one in b]
     assert translator.sample(["rot"], Sampling(), seed=1)[0].text == a[1].text
-    assert translator.lines(["eins\n", "\n", "zwei"], __import__("sys").stdout) == 0
+    assert translator.lines(["eins\n", "\n", "zwei"], sys.stdout) == 0
     assert capsys.readouterr().out.splitlines() == ["one", "", "two"]
     frame = translator.predict(["eins", "zwei rot"], Search(n_best=2))
     assert frame["sentence"].to_list() == [1, 1, 2, 2]

@@ -145,10 +145,15 @@ class Writer:
     ) -> list[Written]:
         """What each text becomes. prefixes: how each answer begins; phrases: what must stand in each. An empty text gives an empty one.
 
-        Raises DataError for what is no text, RecipeError for a search that can't be.
+        Raises DataError for what is no text and for too few prefixes or phrases, RecipeError for a search that can't be.
         """
         search = search or self.search
         search.check(self.codec.vocabulary)
+        for name, given in (("prefixes", prefixes), ("phrases", phrases)):
+            if given is not None and len(given) != len(texts):
+                raise DataError(
+                    f"{name} are for {len(given)} texts, and there are {len(texts)}: give one entry for each"
+                )
         found = [self._nothing()] * len(texts)
         there = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
         for first in range(0, len(there), GROUP):

@@ -7,7 +7,7 @@ among equals.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -58,9 +58,12 @@ class _Open:
 
 
 class _Grown(NamedTuple):
-    logp: float
-    parent: _Open
+    """A hypothesis and one token more; of two, the better is the smaller. nats: -log p of it all; row: of the answer that says so."""
+
+    nats: float
+    row: int
     token: int
+    parent: _Open
 
 
 def search(
@@ -123,8 +126,7 @@ class _Search:
             last = first
             while last < len(open_) and open_[last].sentence == open_[first].sentence:
                 last += 1
-            parents = [replace(one, row=row) for row, one in enumerate(open_[first:last], first)]
-            going += self._sentence(parents, logp, best, weights)
+            going += self._sentence(open_[first:last], first, logp, best, weights)
             first = last
         return going
 
@@ -145,26 +147,27 @@ class _Search:
                     logp[gram[-1]] = NEVER
 
     def _sentence(
-        self, parents: list[_Open], logp: np.ndarray, best: list[np.ndarray], weights: np.ndarray | None
+        self, parents: list[_Open], first: int, logp: np.ndarray, best: list[np.ndarray], weights: np.ndarray | None
     ) -> list[_Open]:
-        """What goes on of one sentence; what ends goes to `done`."""
-        number, beam = parents[0].sentence, self.settings.beam
+        """What goes on of one sentence, whose rows of this answer begin at `first`; what ends goes to `done`."""
+        number, length, beam = parents[0].sentence, len(parents[0].text.ids) + 1, self.settings.beam
+        banks = any(parent.progress.open for parent in parents)
         grown = [
-            _Grown(parent.text.logp + float(logp[parent.row, token]), parent, token)
-            for parent in parents
-            for token in self._candidates(parent, logp[parent.row], best[parent.row])
+            _Grown(-(parent.text.logp + more), row, token, parent)
+            for row, parent in enumerate(parents, first)
+            for token, more in self._candidates(parent, logp[row], best[row])
         ]
-        grown.sort(key=lambda one: (-one.logp, one.parent.row, one.token))
         ended: list[_Grown] = []
         going: list[_Grown] = []
-        for one in grown:
-            ids = (*one.parent.text.ids, one.token)
-            if not self.ends(ids):
+        for one in sorted(grown):
+            if not self.ends((*one.parent.text.ids, one.token)):
                 going.append(one)
-            elif self._may_end(one, len(ids)) and len(going) < beam:
+            elif self._may_end(one, length) and len(going) < beam:
                 ended.append(one)
-        length = len(parents[0].text.ids) + 1
-        going = _shared_out(going, beam)
+            if len(going) == beam and not banks:
+                break
+        if banks:
+            going = _shared_out(going, beam)
         if length >= self.tasks[number].most:
             if not self.done[number] and not ended:
                 self.done[number] += [self._text(one, weights, ended=False) for one in going]
@@ -174,14 +177,15 @@ class _Search:
             going = []
         return [self._onwards(one, weights) for one in going]
 
-    def _candidates(self, parent: _Open, logp: np.ndarray, best: np.ndarray) -> list[int]:
-        """Tokens that may follow: the best, and those of phrases that are still to come, while there is room for these."""
+    def _candidates(self, parent: _Open, logp: np.ndarray, best: np.ndarray) -> list[tuple[int, float]]:
+        """Tokens that may follow and log p of each: the best, and those of phrases that are still to come, while there is room."""
         progress, task = parent.progress, self.tasks[parent.sentence]
-        if not progress.open:
-            return [token for token in best.tolist() if logp[token] > NEVER]
-        room = task.most - len(parent.text.ids) - 2 - sum(map(len, task.phrases))
-        tokens = dict.fromkeys([*best.tolist(), *progress.wanted()])
-        return [token for token in tokens if logp[token] > NEVER and progress.after(token).bank + room >= 0]
+        tokens = best.tolist()
+        if progress.open:
+            room = task.most - len(parent.text.ids) - 2 - sum(map(len, task.phrases))
+            wanted = dict.fromkeys([*tokens, *progress.wanted()])
+            tokens = [token for token in wanted if progress.after(token).bank + room >= 0]
+        return [(token, more) for token, more in zip(tokens, logp[tokens].tolist(), strict=True) if more > NEVER]
 
     def _may_end(self, one: _Grown, length: int) -> bool:
         return length > self.settings.min_length and one.parent.progress.done
@@ -191,45 +195,42 @@ class _Search:
         done = sorted((h.score for h in self.done[number]), reverse=True)
         if len(done) < self.settings.beam:
             return False
-        return self.settings.score(going[0].logp, length, None) <= done[self.settings.beam - 1]
+        return self.settings.score(-going[0].nats, length, None) <= done[self.settings.beam - 1]
 
     def _text(self, one: _Grown, weights: np.ndarray | None, *, ended: bool) -> Hypothesis:
-        before = one.parent.text
-        ids, nats = (*before.ids, one.token), (*before.nats, before.logp - one.logp)
-        seen = None if weights is None else np.stack([*one.parent.seen, self._of(one.parent, weights)])
+        before, logp = one.parent.text, -one.nats
+        ids, nats = (*before.ids, one.token), (*before.nats, before.logp - logp)
+        seen = None if weights is None else np.stack([*one.parent.seen, self._of(one, weights)])
         covered = None if seen is None else seen.sum(0, dtype=np.float64)
-        return Hypothesis(ids, one.logp, ended, self.settings.score(one.logp, len(ids), covered), nats, seen)
+        return Hypothesis(ids, logp, ended, self.settings.score(logp, len(ids), covered), nats, seen)
 
-    def _of(self, one: _Open, weights: np.ndarray) -> np.ndarray:
-        return weights[one.row, : self.tasks[one.sentence].positions]
+    def _of(self, one: _Grown, weights: np.ndarray) -> np.ndarray:
+        return weights[one.row, : self.tasks[one.parent.sentence].positions]
 
     def _onwards(self, one: _Grown, weights: np.ndarray | None) -> _Open:
-        parent, size = one.parent, self.settings.no_repeat
-        ids, nats = (*parent.text.ids, one.token), (*parent.text.nats, parent.text.logp - one.logp)
+        parent, size, logp = one.parent, self.settings.no_repeat, -one.nats
+        ids, nats = (*parent.text.ids, one.token), (*parent.text.nats, parent.text.logp - logp)
         grams = parent.grams | {ids[-size:]} if size is not None and len(ids) >= size else parent.grams
-        seen = parent.seen if weights is None else (*parent.seen, self._of(parent, weights))
+        seen = parent.seen if weights is None else (*parent.seen, self._of(one, weights))
         progress = parent.progress.after(one.token)
-        return _Open(parent.sentence, parent.row, Hypothesis(ids, one.logp, False, nats=nats), progress, seen, grams)
+        return _Open(parent.sentence, one.row, Hypothesis(ids, logp, False, nats=nats), progress, seen, grams)
 
 
 def _best(logp: np.ndarray, n: int) -> list[np.ndarray]:
-    """The ids of the n largest of each row, and of those that equal the least of them."""
+    """Ids of each row, the n largest among them: all that are no less than the n-th of the largest of each 32, cheaper to sort."""
     if n >= logp.shape[1]:
         return [np.arange(logp.shape[1])] * len(logp)
-    least = np.partition(logp, -n, axis=1)[:, -n, None]
+    groups = logp.shape[1] // 32
+    most = logp if n >= groups else logp[:, : 32 * groups].reshape(len(logp), 32, groups).max(1)
+    least = np.partition(most, -n, axis=1)[:, -n, None]
     return [np.flatnonzero(row) for row in logp >= np.maximum(least, np.finfo(logp.dtype).min)]
 
 
 def _shared_out(going: list[_Grown], beam: int) -> list[_Grown]:
-    """The `beam` best; where there are phrases, the best of every bank first, the fullest bank before the others."""
-    if not any(one.parent.progress.open for one in going):
-        return going[:beam]
+    """The `beam` best, of every bank the best first, the fullest bank before the others."""
     banks: dict[int, list[_Grown]] = {}
     for one in going:
         banks.setdefault(one.parent.progress.after(one.token).bank, []).append(one)
     firsts = [banks[bank].pop(0) for bank in sorted(banks, reverse=True)][:beam]
-    rest = sorted(
-        (one for bank in banks.values() for one in bank), key=lambda one: (-one.logp, one.parent.row, one.token)
-    )
-    chosen = firsts + rest[: beam - len(firsts)]
-    return sorted(chosen, key=lambda one: (-one.logp, one.parent.row, one.token))
+    rest = sorted(one for bank in banks.values() for one in bank)
+    return sorted(firsts + rest[: beam - len(firsts)])

@@ -47,7 +47,7 @@ class Progress:
         for k, phrase in enumerate(self.open):
             if phrase[0] == token:
                 return self._on(k, 1)
-        return replace(self, at=-1, place=0)
+        return self if self.at < 0 else replace(self, at=-1, place=0)
 
     def _on(self, k: int, place: int) -> "Progress":
         phrase = self.open[k]
