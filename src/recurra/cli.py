@@ -460,7 +460,3 @@ def _run(chosen: Any, given: dict[str, Any]) -> None:
         else:
             raise RecipeError(f"--report {given['report']}: without a validation part there is nothing to report")
         print(f"report -> {given['report']}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

@@ -343,7 +343,7 @@ def test_as_a_process(saved):
     """Nothing of the above comes from running in the test's own process: no traceback, one line, code 2."""
     words = ["predict", saved / "modell", saved / "data.csv", "--out", saved / "f.csv"]
     ran = subprocess.run(
-        [sys.executable, "-m", "recurra.cli", *map(str, words)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "recurra", *map(str, words)], capture_output=True, text=True, timeout=120
     )
     assert (ran.returncode, ran.stdout) == (2, "")
     assert len(ran.stderr.splitlines()) == 1

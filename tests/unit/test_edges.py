@@ -67,7 +67,7 @@ def test_an_interrupted_run_is_not_thrown_away_unasked(tmp_path):
 def test_a_stopped_training_says_so_and_goes_on(sign, tmp_path):
     frame_of(a=WAVE, b=WAVE[::-1]).write_csv(tmp_path / "d.csv")
     options = [tmp_path / "d.csv", "--horizon", 3, "--hidden", 4, "--head", 8, "--out", tmp_path / "m"]
-    start = [sys.executable, "-m", "recurra.cli", "train", "forecast", *map(str, options), "--epochs"]
+    start = [sys.executable, "-m", "recurra", "train", "forecast", *map(str, options), "--epochs"]
     run = subprocess.Popen([*start, "2000"], stderr=subprocess.PIPE, text=True)
     last, until = tmp_path / "m.training" / "last.ckpt", time.monotonic() + 120
     while not last.exists() and time.monotonic() < until:

@@ -50,7 +50,7 @@ def test_the_text_says_the_same():
 @needs_core
 def test_an_unknown_instruction_set_is_refused():
     ran = subprocess.run(
-        [sys.executable, "-m", "recurra.cli", "kernels", "--no-measure"],
+        [sys.executable, "-m", "recurra", "kernels", "--no-measure"],
         env=os.environ | {"RECURRA_ISA": "avx-2"},
         capture_output=True,
         text=True,
