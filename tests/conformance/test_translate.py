@@ -278,28 +278,50 @@ def test_bad_input_is_one_line(translator, tmp_path):
         assert isinstance(caught.value, RecurraError)
 
 
-def test_a_summary_copies_words_that_the_vocabulary_lacks(tmp_path):
+def documents(noisy=False):
+    """Every subject has a name, which its summary says; noisy: and then two words that nobody can know."""
     rng = np.random.default_rng(0)
-    names = [f"name{i}" for i in range(300)]
     lines = []
-    for name in rng.permutation(names * 2):
+    for name in rng.permutation([f"name{i}" for i in range(300)] * 2):
         noise = " ".join(rng.choice(["the", "a", "of", "in", "to"], 5))
-        lines.append({"document": f"{noise} subject {name} {noise}", "summary": f"about {name}"})
-    import polars as pl
+        more = " " + " ".join(rng.choice(["the", "a", "of", "in", "to"], 2)) if noisy else ""
+        lines.append({"document": f"{noise} subject {name} {noise}", "summary": f"about {name}{more}"})
+    return pl.DataFrame(lines)
 
-    model = train(
-        Summarise(embedding=16),
-        Summaries(pl.DataFrame(lines), vocabulary=30, minimum=3),
+
+def summariser(out, table, data=None, **task):
+    return train(
+        Summarise(embedding=16, **task),
+        Summaries(table, vocabulary=30, minimum=3, **(data or {})),
         core=Core(hidden=24, layers=1, dropout=0.0),
         fit=Fit(epochs=6, batch_size=4, learning_rate=1e-2),
-        out=tmp_path / "s",
+        out=out,
         progress=False,
     )
+
+
+def test_a_summary_copies_words_that_the_vocabulary_lacks(tmp_path):
+    model = summariser(tmp_path / "s", documents())
     rows = model.evaluate([Pair(f"the of subject new{i} a in the", f"about new{i}") for i in range(30)]).rows
     assert rows["model"]["ROUGE-1"] > 80
     assert rows["model"]["ROUGE-1"] > rows["lead-2"]["ROUGE-1"]
     short = model.summarise("the of subject new1 a in the", replace(Search(), no_repeat=None), words=5)[0]
     assert 4 <= len(short.text.split()) <= 6
+
+
+def test_coverage_begins_by_itself_and_is_in_the_model_that_is_kept(tmp_path):
+    model = summariser(tmp_path / "s", documents(noisy=True), attention="location")
+    history = model.manifest["training"]["history"]
+    (begun,) = (k for k, row in enumerate(history) if row.get("begins") == "coverage")
+    overlap = [row["validation_error"] - row["validation_loss"] for row in history]
+    kept = min(range(len(history)), key=lambda k: history[k]["validation_error"])
+    assert kept > begun
+    assert 0 < overlap[kept] < 0.7 * overlap[begun]
+    never = summariser(tmp_path / "n", documents(noisy=True), attention="location", cover=0.0)
+    assert all(row["validation_error"] == row["validation_loss"] for row in never.manifest["training"]["history"])
+    assert not any("begins" in row for row in never.manifest["training"]["history"])
+    blind = summariser(tmp_path / "b", documents(noisy=True), {"validation": 0.0})  # by the loss in training
+    assert sum("begins" in row for row in blind.manifest["training"]["history"]) == 1
 
 
 @pytest.mark.parametrize("attention", ["none", "dot"])

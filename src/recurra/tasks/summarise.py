@@ -3,7 +3,8 @@ coverage that keeps it from saying things twice: the pointer-generator of See, L
 
     loss   = -log P(y_t)  + cover sum_s min(weights_ts, weights of all steps before)
 
-The second part begins by itself once the first has flattened: in the first epoch after one that made it less than `FLAT` smaller.
+The second part begins by itself once the first has flattened: in the first epoch after one that made it less than `FLAT` smaller. The
+epoch that is kept is chosen by both parts, in every epoch.
 """
 
 from typing import ClassVar, Literal
@@ -84,13 +85,24 @@ class Summariser(Task):
 
     def loss(self, output: Decoded, batch: Batch) -> tuple[Tensor, Tensor]:
         """(sum, count) of -log P of the targets, in nats; in training with smoothing, and with coverage once it has begun."""
-        cover = self.config.cover if self.training and self.config.coverage and bool(self.covering) else 0.0
+        return self._loss(output, batch, covering=self.training and bool(self.covering))
+
+    def error(self, output: Decoded, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(sum, count) of both parts of the loss, whether coverage has begun or not."""
+        return self._loss(output, batch, covering=True)
+
+    def _loss(self, output: Decoded, batch: Batch, *, covering: bool) -> tuple[Tensor, Tensor]:
+        cover = self.config.cover if self.config.coverage and covering else 0.0
         return self.network.loss(output, self._source(batch), batch.targets, batch.weights.sum(1).long(), cover)
 
-    def heard(self, loss: float) -> None:
+    def heard(self, loss: float) -> str | None:
         """Coverage begins where the loss of an epoch is hardly below the least before."""
-        self.covering |= torch.tensor(loss > (1.0 - FLAT) * float(self.least))
+        flat = loss > (1.0 - FLAT) * float(self.least)
         self.least.fill_(min(loss, float(self.least)))
+        if not flat or self.covering or not self.config.coverage or not self.config.cover:
+            return None
+        self.covering.fill_(True)
+        return "coverage"
 
     def export(self) -> Export:
         """The layers as the runtime plays them (runtime/sequence.py)."""

@@ -71,8 +71,10 @@ class Task(nn.Module, ABC):
     def begin(self, epoch: int) -> None:
         """Called before each epoch, e.g. to thaw a layer."""
 
-    def heard(self, loss: float) -> None:
-        """Called after each epoch with its loss on the validation part, where there is one: e.g. to begin with what waits for it."""
+    def heard(self, loss: float) -> str | None:
+        """Called after each epoch with its loss on the validation part (in training, where there is none). Returns what begins with
+        the next epoch, in a word, where something does.
+        """
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Called once training is done, with the validation part, where there is one: e.g. to fit a temperature."""

@@ -29,9 +29,10 @@ class Training(pl.LightningModule):
         self._state: CoreState | None = None
         self._totals = torch.zeros(0, dtype=torch.float64)
         self._scale = 1.0
-        self.history: list[dict[str, float | None]] = []
+        self.history: list[dict[str, Any]] = []
         """A row an epoch: epoch (from 1), the mean loss in training, that of validation and its error (None where there is none, or it
-        is not finite), the highest learning rate of the last step, and the seconds that training and validation took."""
+        is not finite), the highest learning rate of the last step, the seconds that training and validation took, and what begins with the
+        next epoch, where something does."""
 
     def _output(self, batch: Batch) -> Any:
         output, state = self.task(batch, None if batch.fresh else self._state)
@@ -79,7 +80,6 @@ class Training(pl.LightningModule):
         self._state = self._kept
         totals = self.trainer.strategy.reduce(self._totals.to(self.device), reduce_op="sum").tolist()
         loss, error = totals[0] / max(totals[1], 1.0), self.task.overall(totals[2:-1], totals[-1])
-        self.task.heard(loss)
         self.log("validation_loss", loss, prog_bar=True)
         self.log("validation_error", error)
         # both now, since the checkpoint of the epoch is saved after validation
@@ -97,7 +97,7 @@ class Training(pl.LightningModule):
             self._enter(None, None)
 
     def _enter(self, loss: float | None, error: float | None) -> None:
-        """The epoch's row in the history."""
+        """The epoch's row in the history; the task hears of it."""
         total, count = self.trainer.strategy.reduce(self._learnt, reduce_op="sum").tolist()
         row = {
             "epoch": self.current_epoch + 1,
@@ -107,7 +107,9 @@ class Training(pl.LightningModule):
             "learning_rate": self._rate,
             "seconds": round(time.monotonic() - self._started, 2),
         }
-        self.history.append({k: v if v is None or math.isfinite(v) else None for k, v in row.items()})
+        kept: dict[str, Any] = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
+        begins = self.task.heard(row["loss"] if loss is None else loss)
+        self.history.append(kept if begins is None else kept | {"begins": begins})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
