@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from recurra.errors import RecipeError
-from recurra.search.beam import Task, search
+from recurra.errors import DataError, RecurraError
+from recurra.search.beam import Spelling, Task, search
 from recurra.search.constraints import Progress
 from recurra.search.sample import sample
 from recurra.search.sampling import Sampling
@@ -162,10 +162,44 @@ def test_a_broken_off_phrase_gives_its_tokens_back():
         (lambda: Search(beam=2, n_best=3), "n_best = 3"),
         (lambda: Search(min_length=5, max_length=2), "max_length = 2"),
         (lambda: Search(beam=9).check(9), "beam = 9: must be below"),
-        (lambda: found(Search(), [Task(3, phrases=((1, 2, 3),))]), "no room for 4"),
+        (lambda: Search(length_penalty=1e6), "length_penalty = 1000000"),
+        (lambda: found(Search(), [Task(6, prefix=(0, 1, 0), phrases=((1, 2, 3),))]), "no room for the 6"),
+        (lambda: found(Search(no_repeat=1), [Task(9, phrases=((1, 1),))]), "let words repeat"),
+        (lambda: found(Search(), [Task(3, phrases=((1, 2, 3),))]), "no room for the 3"),
     ],
 )
 def test_wrong_options_are_one_line(wrong, text):
-    with pytest.raises(RecipeError, match=text) as caught:
+    with pytest.raises(RecurraError, match=text) as caught:
         wrong()
     assert "\n" not in str(caught.value)
+
+
+def test_a_prefix_that_begins_a_phrase_needs_no_room_of_its_own():
+    (best,) = found(Search(), [Task(5, prefix=(0, 1, 2), phrases=((1, 2, 3),))])
+    assert best[0].ids[:4] == (0, 1, 2, 3)
+
+
+def test_a_phrase_ends_with_a_word():
+    """Id 2 only goes on with a word: behind a phrase there is none of it, though it may stand elsewhere."""
+    spelling = Spelling(
+        begins=np.array([True, True, False, True, False]), inside=np.array([False, False, True, False, False])
+    )
+    for sentence in range(20):
+        (loose,) = found(WIDE, [Task(5, phrases=((0,),))], [sentence])
+        (best,) = found(WIDE, [Task(5, phrases=((0,),))], [sentence], spelling=spelling)
+        closed = [h.ids for h in loose if 2 not in [h.ids[h.ids.index(0) + 1]]]
+        assert [h.ids for h in best][:5] == closed[:5]
+
+
+def test_a_text_has_as_many_words_as_it_is_asked_for():
+    """Ids 1 and 3 begin words, 0 and 2 do not; against all texts."""
+    spelling = Spelling(begins=np.array([False, True, False, True, False]), inside=np.zeros(V, bool))
+    for sentence, (least, most) in product(range(3), ((2, 2), (1, 3), (0, 0))):
+        (best,) = found(WIDE, [Task(5, words=(least, most))], [sentence], spelling=spelling)
+        want = [ids for ids, _, _ in every(sentence, 5, WIDE) if least <= sum(i in (1, 3) for i in ids) <= most]
+        assert [h.ids for h in best[:10]] == want[:10]
+
+
+def test_where_nothing_may_follow_the_text_is_given_as_it_stands():
+    (best,) = found(Search(beam=2, no_repeat=1, min_length=9, max_length=9), [Task(10)])
+    assert [(len(h.ids), h.ended) for h in best] == [(4, False)] * 2

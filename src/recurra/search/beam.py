@@ -7,12 +7,13 @@ among equals.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 
-from recurra.errors import RecipeError
+from recurra.errors import DataError
 from recurra.search.constraints import Progress
 from recurra.search.settings import Search
 
@@ -36,18 +37,30 @@ class Hypothesis:
 
 class Task(NamedTuple):
     """One sentence that is searched. most: tokens at most; prefix: ids that the text begins with; phrases: ids that must stand in it;
-    positions: of its source, the others of a row of weights are padding; None: all.
+    positions: of its source, the others of a row of weights are padding; None: all; words: the fewest and the most tokens that begin one.
     """
 
     most: int
     prefix: tuple[int, ...] = ()
     phrases: tuple[tuple[int, ...], ...] = ()
     positions: int | None = None
+    words: tuple[int, int] | None = None
+
+
+class Spelling(NamedTuple):
+    """How tokens make words. begins [V]: whether an id begins one; inside [V]: whether it goes on with the one before it. Ids from V on
+    are words.
+    """
+
+    begins: np.ndarray
+    inside: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Open:
-    """A hypothesis that goes on. row: of the network's last answer; grams: the n-grams that it holds already."""
+    """A hypothesis that goes on. row: of the network's last answer; grams: the n-grams that it holds already; words: that
+    it has begun.
+    """
 
     sentence: int
     row: int
@@ -55,6 +68,7 @@ class _Open:
     progress: Progress
     seen: tuple[np.ndarray, ...] = ()
     grams: frozenset[tuple[int, ...]] = frozenset()
+    words: int = 0
 
 
 class _Grown(NamedTuple):
@@ -74,16 +88,18 @@ def search(
     start: int,
     ends: Callable[[tuple[int, ...]], bool],
     banned: Sequence[int] = (),
+    spelling: Spelling | None = None,
 ) -> list[list[Hypothesis]]:
     """The best hypotheses of each sentence, the best first, at most `beam`.
 
     advance(rows, ids): continue the rows of the last call (at first one a sentence), each with its id (at first `start`), and
     give log p of what comes next [n, V], in nats, an array of its own, -inf where it may never come, and attention's weights
-    [n, S], or None. ends(ids): whether a text ends with its last token. banned: ids that are never written. Where every text of
-    a sentence reaches `most` tokens, the best of them are given, not `ended`. Raises RecipeError for phrases that no text of
-    `most` tokens has room for.
+    [n, S], or None. ends(ids): whether a text ends with its last token. banned: ids that are never written; spelling: for
+    Task.words, and so that a phrase ends with a word. Where every text of a sentence reaches `most` tokens, the best of them are
+    given, not `ended`, and so are those after which nothing is allowed. Raises DataError for phrases that no text of `most` tokens
+    has room for, or that the settings forbid.
     """
-    return _Search(advance, tasks, settings, start, ends, banned).run()
+    return _Search(advance, tasks, settings, start, ends, banned, spelling).run()
 
 
 class _Search:
@@ -95,13 +111,17 @@ class _Search:
         start: int,
         ends: Callable[[tuple[int, ...]], bool],
         banned: Sequence[int],
+        spelling: Spelling | None,
     ) -> None:
         for task in tasks:
-            needed = max(len(task.prefix), sum(map(len, task.phrases))) + 1
-            if task.most < needed:
-                raise RecipeError(f"a text of {task.most} tokens at most has no room for {needed}: raise max_length")
+            begun = reduce(Progress.after, task.prefix, Progress.of(task.phrases))
+            needed = len(task.prefix) + sum(map(len, task.phrases)) - begun.bank
+            if task.most <= needed:
+                raise DataError(
+                    f"a text of {task.most - 1} tokens at most has no room for the {needed} that are asked for: raise max_length"
+                )
         self.advance, self.tasks, self.settings, self.start = advance, tasks, settings, start
-        self.ends, self.banned = ends, np.asarray(banned, np.int64)
+        self.ends, self.banned, self.spelling = ends, np.asarray(banned, np.int64), spelling
         self.done: list[list[Hypothesis]] = [[] for _ in tasks]
 
     def run(self) -> list[list[Hypothesis]]:
@@ -145,6 +165,19 @@ class _Search:
             for gram in one.grams:
                 if gram[:-1] == tail:
                     logp[gram[-1]] = NEVER
+        if self.spelling is None:
+            return
+        known = len(self.spelling.begins)
+        if one.progress.closed:
+            logp[:known][self.spelling.inside] = NEVER
+        if task.words is not None and one.words >= task.words[1]:
+            logp[:known][self.spelling.begins] = NEVER
+            logp[known:] = NEVER
+
+    def _words(self, one: _Grown) -> int:
+        """Words begun, with the new token."""
+        begins = None if self.spelling is None else self.spelling.begins
+        return one.parent.words + (begins is not None and (one.token >= len(begins) or bool(begins[one.token])))
 
     def _sentence(
         self, parents: list[_Open], first: int, logp: np.ndarray, best: list[np.ndarray], weights: np.ndarray | None
@@ -168,9 +201,10 @@ class _Search:
                 break
         if banks:
             going = _shared_out(going, beam)
-        if length >= self.tasks[number].most:
+        if length >= self.tasks[number].most or not going:
             if not self.done[number] and not ended:
-                self.done[number] += [self._text(one, weights, ended=False) for one in going]
+                longest = [self._text(one, weights, ended=False) for one in going]
+                self.done[number] += longest or [self._stuck(parent) for parent in parents]
             going = []
         self.done[number] += [self._text(one, weights, ended=True) for one in ended[:beam]]
         if going and self._settled(number, going, length):
@@ -188,7 +222,9 @@ class _Search:
         return [(token, more) for token, more in zip(tokens, logp[tokens].tolist(), strict=True) if more > NEVER]
 
     def _may_end(self, one: _Grown, length: int) -> bool:
-        return length > self.settings.min_length and one.parent.progress.done
+        task = self.tasks[one.parent.sentence]
+        enough = task.words is None or one.parent.words >= task.words[0]
+        return length > self.settings.min_length and enough and one.parent.progress.done
 
     def _settled(self, number: int, going: list[_Grown], length: int) -> bool:
         """Whether `beam` texts have ended and none that is open is worth more as it stands."""
@@ -204,6 +240,15 @@ class _Search:
         covered = None if seen is None else seen.sum(0, dtype=np.float64)
         return Hypothesis(ids, logp, ended, self.settings.score(logp, len(ids), covered), nats, seen)
 
+    def _stuck(self, one: _Open) -> Hypothesis:
+        """A text after which nothing is allowed, as it stands."""
+        if not one.progress.done:
+            raise DataError("no text holds the phrases that are asked for: ask for fewer, raise max_length, or let words repeat")
+        text, seen = one.text, np.stack(one.seen) if one.seen else None
+        covered = None if seen is None else seen.sum(0, dtype=np.float64)
+        score = self.settings.score(text.logp, max(len(text.ids), 1), covered)
+        return replace(text, score=score, weights=seen)
+
     def _of(self, one: _Grown, weights: np.ndarray) -> np.ndarray:
         return weights[one.row, : self.tasks[one.parent.sentence].positions]
 
@@ -213,7 +258,7 @@ class _Search:
         grams = parent.grams | {ids[-size:]} if size is not None and len(ids) >= size else parent.grams
         seen = parent.seen if weights is None else (*parent.seen, self._of(one, weights))
         progress = parent.progress.after(one.token)
-        return _Open(parent.sentence, one.row, Hypothesis(ids, logp, False, nats=nats), progress, seen, grams)
+        return _Open(parent.sentence, one.row, Hypothesis(ids, logp, False, nats=nats), progress, seen, grams, self._words(one))
 
 
 def _best(logp: np.ndarray, n: int) -> list[np.ndarray]:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 @dataclass(frozen=True)
 class Progress:
     """Where a hypothesis stands. open: phrases that are still to come; at: of the first token of the one it is in the midst of, -1: none;
-    place: how many of its tokens are there; met: tokens of whole phrases.
+    place: how many of its tokens are there; met: tokens of whole phrases; closed: whether the last token was the last of one.
     """
 
     open: tuple[tuple[int, ...], ...]
     at: int = -1
     place: int = 0
     met: int = 0
+    closed: bool = False
 
     @classmethod
     def of(cls, phrases: Sequence[Sequence[int]]) -> "Progress":
@@ -47,10 +48,10 @@ class Progress:
         for k, phrase in enumerate(self.open):
             if phrase[0] == token:
                 return self._on(k, 1)
-        return self if self.at < 0 else replace(self, at=-1, place=0)
+        return replace(self, at=-1, place=0, closed=False) if self.at >= 0 or self.closed else self
 
     def _on(self, k: int, place: int) -> "Progress":
         phrase = self.open[k]
         if place < len(phrase):
-            return replace(self, at=k, place=place)
-        return Progress(self.open[:k] + self.open[k + 1 :], met=self.met + len(phrase))
+            return replace(self, at=k, place=place, closed=False)
+        return Progress(self.open[:k] + self.open[k + 1 :], met=self.met + len(phrase), closed=True)
