@@ -13,7 +13,7 @@ from recurra.errors import RecipeError, RecurraError
 Models = Annotated[
     list[Path], typer.Argument(help="model folder; several answer together: the mean of their probabilities")
 ]
-Beam = Annotated[int, typer.Option(help="hypotheses side by side; 1: greedy")]
+Beam = Annotated[int | None, typer.Option(help="hypotheses side by side; 1: greedy; none: as the model's task has it")]
 LengthPenalty = Annotated[float, typer.Option(help="GNMT's: 0 for the most probable text, more for longer ones")]
 CoveragePenalty = Annotated[float, typer.Option(help="GNMT's: weight of what was never attended to")]
 NoRepeat = Annotated[int | None, typer.Option(help="n-grams of so many tokens may occur once in a text")]
@@ -22,11 +22,15 @@ Json = Annotated[bool, typer.Option("--json", help="a line of JSON each, with sc
 
 def translate(
     models: Models,
-    beam: Beam = 5,
+    beam: Beam = None,
     length_penalty: LengthPenalty = 0.6,
     coverage_penalty: CoveragePenalty = 0.0,
     n_best: Annotated[int, typer.Option(help="translations a sentence, no two alike")] = 1,
     no_repeat: NoRepeat = None,
+    min_length: Annotated[int, typer.Option(help="tokens at least")] = 0,
+    max_length: Annotated[
+        int | None, typer.Option(help="tokens at most; none: twice the source's, and 10 more")
+    ] = None,
     unknown: Annotated[
         str, typer.Option(help="unknown words: never, replace (by the word attended to), keep")
     ] = "never",
@@ -45,15 +49,17 @@ def translate(
     from recurra.runtime.writer import need
     from recurra.search.settings import Search
 
+    player = _player(models, "translate")
     search = Search(
-        beam=beam,
+        beam=max(n_best, player.search.beam) if beam is None else beam,
         length_penalty=length_penalty,
         coverage_penalty=coverage_penalty,
         n_best=n_best,
         no_repeat=no_repeat,
+        min_length=min_length,
+        max_length=max_length,
         unknown=unknown,  # type: ignore[arg-type]
     )
-    player = _player(models, "translate")
     if picture is not None:
         need("matplotlib", "plot")
         try:
@@ -83,15 +89,14 @@ def translate(
 def summarise(
     models: Models,
     words: Annotated[int | None, typer.Option(help="about how many words; none: as the model has learnt")] = None,
-    beam: Beam = 4,
+    beam: Beam = None,
     json_output: Json = False,
 ) -> None:
     """Summarise standard input, a document a line. A refused line is named on standard error; the exit code is then 2."""
-    from recurra.runtime.summarise import DEFAULT
     from recurra.runtime.translate import as_json
 
     player = _player(models, "summarise")
-    search = replace(DEFAULT, beam=beam)
+    search = player.search if beam is None else replace(player.search, beam=beam)
     ran = _Lines()
     for line in ran:
         with ran.named():

@@ -214,6 +214,9 @@ def test_prefix_phrase_draws_and_lines(translator, capsys):
     assert answer.text.split()[0] == "red"
     (answer,) = translator.translate(["eins und zwei"], phrases=[["blue red"]])
     assert "blue red" in answer.text
+    for phrases in ("red", [["red"], "red"], [["red"], [""]]):
+        with pytest.raises(DataError, match="phrases"):
+            translator.translate(["eins", "zwei"], phrases=phrases)
     with pytest.raises(DataError, match="phrases are for 1 texts, and there are 2"):
         translator.translate(["eins", "zwei"], phrases=[["blue red"]])
     a, b = (translator.sample(["eins und zwei", "rot"], Sampling(), seed=s) for s in (1, 1))
@@ -223,6 +226,29 @@ def test_prefix_phrase_draws_and_lines(translator, capsys):
     assert capsys.readouterr().out.splitlines() == ["one", "", "two"]
     frame = translator.predict(["eins", "zwei rot"], Search(n_best=2))
     assert frame["sentence"].to_list() == [1, 1, 2, 2]
+    with pytest.raises(RecipeError, match="min_length = 3 would do nothing"):
+        translator.sample(["rot"], Sampling(), search=Search(min_length=3))
+    with pytest.raises(DataError, match="texts must be a list"):
+        translator.translate(5)
+
+
+def test_pieces_of_words_phrases_and_bounds(files, tmp_path):
+    """With BPE a phrase stands as words of its own, a text has at most `max_length` tokens, and no white space at its ends."""
+    model = trained(files, tmp_path / "m", data={"vocabulary": 300})
+    assert model.codec.target.unit == "bpe"
+    given = ["eins und zwei", "drei", "rot und blau und vier", "zwei rot"]
+    for phrase in ("red", "three and"):
+        for answer in model.translate(given, phrases=[[phrase]] * 4):
+            assert f" {phrase} " in f" {answer.text} "
+            assert answer.text == answer.text.strip()
+    assert model.translate(["drei"], prefixes=["two "])[0].text.split()[0] == "two"
+    for most in (1, 2, 3):
+        (answer,) = model.translate(["eins und zwei und drei und vier"], Search(max_length=most))
+        assert len([token for token in answer.tokens if token != "</s>"]) <= most
+        assert len(answer.tokens) == len(answer.weights)
+        if not answer.ended:
+            total, _ = model.score([Pair("eins und zwei und drei und vier", answer.text)])
+            assert answer.logp > total[0]  # END not counted
 
 
 def test_several_models_answer_together_and_as_their_mean(translator, files, tmp_path):
@@ -305,8 +331,19 @@ def test_a_summary_copies_words_that_the_vocabulary_lacks(tmp_path):
     rows = model.evaluate([Pair(f"the of subject new{i} a in the", f"about new{i}") for i in range(30)]).rows
     assert rows["model"]["ROUGE-1"] > 80
     assert rows["model"]["ROUGE-1"] > rows["lead-2"]["ROUGE-1"]
-    short = model.summarise("the of subject new1 a in the", replace(Search(), no_repeat=None), words=5)[0]
-    assert 4 <= len(short.text.split()) <= 6
+    for words, fewest, most in ((1, 1, 1), (2, 2, 2), (5, 4, 6)):
+        short = model.summarise("the of subject new1 , - a in the", replace(model.search, no_repeat=None), words=words)[
+            0
+        ]
+        assert fewest <= sum(word not in ",-" for word in short.text.split()) <= most
+    for words, error in (
+        (8, "7 words has no summary of about 8"),
+        (0, "words = 0"),
+        (2.5, "words = 2.5"),
+        ("a", "words = a"),
+    ):
+        with pytest.raises(RecurraError, match=error):
+            model.summarise("the of subject new1 a , in the", words=words)
 
 
 def test_coverage_begins_by_itself_and_is_in_the_model_that_is_kept(tmp_path):

@@ -6,8 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from recurra.errors import DataError, RecurraError
-from recurra.search.beam import Spelling, Task, search
+from recurra.errors import RecurraError
+from recurra.search.beam import Task, Words, search
 from recurra.search.constraints import Progress
 from recurra.search.sample import sample
 from recurra.search.sampling import Sampling
@@ -181,21 +181,19 @@ def test_a_prefix_that_begins_a_phrase_needs_no_room_of_its_own():
 
 def test_a_phrase_ends_with_a_word():
     """Id 2 only goes on with a word: behind a phrase there is none of it, though it may stand elsewhere."""
-    spelling = Spelling(
-        begins=np.array([True, True, False, True, False]), inside=np.array([False, False, True, False, False])
-    )
+    inside = np.array([False, False, True, False, False])
     for sentence in range(20):
         (loose,) = found(WIDE, [Task(5, phrases=((0,),))], [sentence])
-        (best,) = found(WIDE, [Task(5, phrases=((0,),))], [sentence], spelling=spelling)
+        (best,) = found(WIDE, [Task(5, phrases=((0,),))], [sentence], inside=inside)
         closed = [h.ids for h in loose if 2 not in [h.ids[h.ids.index(0) + 1]]]
         assert [h.ids for h in best][:5] == closed[:5]
 
 
 def test_a_text_has_as_many_words_as_it_is_asked_for():
     """Ids 1 and 3 begin words, 0 and 2 do not; against all texts."""
-    spelling = Spelling(begins=np.array([False, True, False, True, False]), inside=np.zeros(V, bool))
+    begins = np.array([False, True, False, True, False])
     for sentence, (least, most) in product(range(3), ((2, 2), (1, 3), (0, 0))):
-        (best,) = found(WIDE, [Task(5, words=(least, most))], [sentence], spelling=spelling)
+        (best,) = found(WIDE, [Task(5, words=Words(least, most, begins))], [sentence])
         want = [ids for ids, _, _ in every(sentence, 5, WIDE) if least <= sum(i in (1, 3) for i in ids) <= most]
         assert [h.ids for h in best[:10]] == want[:10]
 

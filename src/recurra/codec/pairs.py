@@ -7,6 +7,7 @@ pointer     with V = END + 1 of the target: V, V + 1, ... are the words of one d
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
@@ -54,6 +55,25 @@ class PairCodec:
         """The ids of each target, END last, int32 [n + 1]. Raises DataError for what is no text."""
         for ids in self.target.encode_each(texts):
             yield np.append(ids, np.int32(self.end))
+
+    def phrase(self, text: str) -> np.ndarray:
+        """The ids of words that stand within a target, the white space before them included, int32 [n], without END. Raises DataError."""
+        inside = self.target.unit != "words" and self.spelling is not None and text[:1].isalnum()
+        return self.target.encode(f" {text}" if inside else text)
+
+    @cached_property
+    def spelling(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of each id of a target, END included, whether it begins a word (one with a letter or a digit), and whether it goes on with the
+        one before it, truth values [V]; None where no id begins one: targets that are written without white space. The first word of
+        a target that is no codec of words has no id that begins it.
+        """
+        unit = self.target.unit
+        tokens = ["", "", *(self.target.token(i) for i in range(UNKNOWN + 1, self.target.size)), ""]
+        letters = [any(map(str.isalnum, token)) for token in tokens]
+        blank = [token[:1].isspace() for token in tokens]
+        begins = {"words": letters, "characters": blank}.get(unit, list(map(bool.__and__, letters, blank)))
+        inside = [unit != "words" and (token[:1].isalnum() or token[:1] == "\ufffd") for token in tokens]
+        return (np.array(begins), np.array(inside)) if any(begins) else None
 
     # -- a pointer -----------------------------------------------------------------------------------------------------
 

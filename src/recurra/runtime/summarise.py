@@ -18,29 +18,33 @@ from recurra.search.settings import Search
 from recurra.tablefile import open_table
 
 AROUND = 0.2  # of the words asked for, that a summary may have more or less
+ROOM = 6  # tokens for each word asked for
 ROUGE = ("rouge1", "rouge2", "rougeL")
-DEFAULT = Search(beam=4, length_penalty=0.9, coverage_penalty=0.0, min_length=1, max_ratio=0.5, no_repeat=3)
 
 
 class SummariseModel(Writer):
     """A trained summariser. `summarise` for documents, `predict` for a table, `evaluate` for documents with summaries."""
 
-    @property
-    def search(self) -> Search:
-        """How it searches where nothing is said."""
-        return DEFAULT
+    usual = Search(beam=4, length_penalty=0.9, coverage_penalty=0.0, min_length=1, max_ratio=0.5, no_repeat=3)
 
     def summarise(
         self, texts: str | Sequence[str], search: Search | None = None, *, words: int | None = None
     ) -> list[Written]:
-        """The summary of each document (one alone may be a str). words: about how many, within a fifth. Raises DataError, RecipeError."""
-        search = search or self.search
-        if words is not None:
-            if words < 1:
-                raise RecipeError(f"words = {words}: a summary has at least 1")
-            least, most = math.floor((1 - AROUND) * words), math.ceil((1 + AROUND) * words)
-            search = replace(search, min_length=max(1, least), max_length=most)
-        return self.write([texts] if isinstance(texts, str) else texts, search)
+        """The summary of each document (one alone may be a str). words: about how many, within a fifth; what holds no letter or digit
+        is none. Raises DataError where a document has fewer words than are asked for, RecipeError.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        if words is None:
+            return self.write(texts, search)
+        if isinstance(words, bool) or not isinstance(words, int) or words < 1:
+            raise RecipeError(f"words = {words}: must be a whole number from 1 on")
+        for text in texts:
+            there = sum(any(map(str.isalnum, word)) for word in str(text).split())
+            if str(text).strip() and there < words:
+                raise DataError(f"a document of {there} words has no summary of about {words}: ask for fewer")
+        around = math.ceil((1 - AROUND) * words), math.floor((1 + AROUND) * words)
+        search = replace(search or self.search, max_length=ROOM * words + 10)
+        return self.write(texts, search, words=around)
 
     def predict(self, source: Any, search: Search | None = None) -> pl.DataFrame:
         """Summarise every document of a table (file or frame) or list: a row each, with text, score and ended. Raises DataError."""

@@ -6,21 +6,21 @@ A text's answer depends on that text alone, bit for bit, whatever stands beside 
 import hashlib
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TextIO
 
 import numpy as np
 
 from recurra.codec.pairs import PairCodec
-from recurra.codec.text import PADDING, UNKNOWN
+from recurra.codec.tokenizer import PADDING, UNKNOWN, checked
 from recurra.codec.words import word_index, words
 from recurra.errors import DataError, RecipeError, RecurraError, UnsupportedError
 from recurra.pairfile import Pair
 from recurra.runtime.sequence import EncoderDecoder, Rows, Source
 from recurra.runtime.weights import unplayable
 from recurra.search import beam
-from recurra.search.beam import Hypothesis, Task
+from recurra.search.beam import Hypothesis, Task, Words
 from recurra.search.sample import sample
 from recurra.search.sampling import Sampling
 from recurra.search.settings import Search
@@ -58,6 +58,8 @@ class Written:
 class Writer:
     """A trained model that writes one text about another. `write` for texts; `score` for pairs; `ensemble` with others."""
 
+    usual: ClassVar[Search] = Search()
+
     def __init__(
         self, manifest: Mapping[str, Any], weights: Mapping[str, np.ndarray], digest: str, files: Mapping[str, str]
     ) -> None:
@@ -84,13 +86,20 @@ class Writer:
                 raise RecipeError(
                     "models that answer together need the same tokens: train them on the same data, with other seeds"
                 )
+            if other.networks[0].copies != self.networks[0].copies:
+                raise RecipeError(
+                    "models that answer together must all have a pointer, or none: train them with one recipe"
+                )
         made.networks = [network for model in (self, *others) for network in model.networks]
         return made
 
     @property
     def search(self) -> Search:
-        """How it searches where nothing is said: with a beam, or, where it waits, greedily."""
-        return Search(beam=1) if self.streams else Search()
+        """How it searches where nothing is said: with a beam, or, where it waits, greedily. For another way of the same kind:
+        dataclasses.replace(model.search, n_best=3).
+        """
+        beam = 1 if self.streams else self.usual.beam
+        return replace(self.usual, beam=min(beam, self.codec.vocabulary - 1))
 
     def lines(self, lines: Iterable[str], out: TextIO) -> int:
         """A text a line in, its answer a line out. A line that is refused is named on standard error; returns how many were."""
@@ -142,60 +151,73 @@ class Writer:
         *,
         prefixes: Sequence[str] | None = None,
         phrases: Sequence[Sequence[str]] | None = None,
+        words: tuple[int, int] | None = None,
     ) -> list[Written]:
-        """What each text becomes. prefixes: how each answer begins; phrases: what must stand in each. An empty text gives an empty one.
+        """What each text becomes. prefixes: how each answer begins; phrases: what must stand in each, as words of its own; words: the
+        fewest and the most of each. An empty text gives an empty one.
 
-        Raises DataError for what is no text and for too few prefixes or phrases, RecipeError for a search that can't be.
+        Raises DataError for what is no text, for prefixes and phrases that are not one for each or can't be written, RecipeError for a
+        search that can't be.
         """
         search = search or self.search
         search.check(self.codec.vocabulary)
+        _check("texts", texts)
         for name, given in (("prefixes", prefixes), ("phrases", phrases)):
-            if given is not None and len(given) != len(texts):
-                raise DataError(
-                    f"{name} are for {len(given)} texts, and there are {len(texts)}: give one entry for each"
-                )
+            if given is not None:
+                _check(name, given, len(texts))
+        if words is not None and self.codec.spelling is None:
+            raise RecipeError(
+                "the model's texts have no space between words to count them by: set min_length, max_length"
+            )
+        inside = None if self.codec.spelling is None else self.codec.spelling[1]
         found = [self._nothing()] * len(texts)
-        there = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
-        for first in range(0, len(there), GROUP):
-            some = there[first : first + GROUP]
-            extra, sources = self._encode([texts[i] for i in some])
+        for some, extra, sources in self._groups(texts):
             tasks = [
                 Task(
-                    search.most(len(sources[0][j].memory) - 1),
-                    () if prefixes is None else self._ids(prefixes[i]),
-                    () if phrases is None else tuple(self._ids(phrase) for phrase in phrases[i]),
-                    len(sources[0][j].memory),
+                    search.most(len(source.memory) - 1),
+                    () if prefixes is None else self._ids(checked(prefixes[i]).rstrip(), self.codec.target.encode),
+                    () if phrases is None else self._phrases(phrases[i]),
+                    len(source.memory),
+                    None if words is None else self._counted(*words, more),
                 )
-                for j, i in enumerate(some)
+                for i, source, more in zip(some, sources[0], extra, strict=True)
             ]
-            ends, banned = self._rules(search.unknown == "never")
-            advance = _Advance(self.networks, sources).step
-            for j, best in enumerate(
-                beam.search(advance, tasks, search, start=self.codec.end, ends=ends, banned=banned)
-            ):
-                found[some[j]] = self._written(texts[some[j]], best, extra[j], search)
+            rules = self._rules(search)
+            answers = beam.search(_Advance(self.networks, sources).step, tasks, search, inside=inside, **rules)
+            for i, best, more, task in zip(some, answers, extra, tasks, strict=True):
+                found[i] = self._written(texts[i], [_cut(one, task.most) for one in best], more, search)
         return found
 
     def sample(
         self, texts: Sequence[str], sampling: Sampling, *, seed: int = 0, search: Search | None = None
     ) -> list[Written]:
-        """What each text becomes, drawn token by token. A text's draws follow from the seed and the text. Raises as `write` does."""
+        """What each text becomes, drawn token by token. A text's draws follow from the seed and the text. search: for max_length,
+        max_ratio and unknown alone. Raises as `write` does.
+        """
         search = search or Search(beam=1)
+        for name in ("n_best", "no_repeat", "min_length", "coverage_penalty", "length_power"):
+            if getattr(search, name) != getattr(Search(), name):
+                raise RecipeError(
+                    f"{name} = {getattr(search, name)} would do nothing where texts are drawn: leave it out"
+                )
+        _check("texts", texts)
         found = [self._nothing()] * len(texts)
-        there = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
-        for first in range(0, len(there), GROUP):
-            some = there[first : first + GROUP]
-            extra, sources = self._encode([texts[i] for i in some])
+        for some, extra, sources in self._groups(texts):
             tasks = [Task(search.most(len(source.memory) - 1), positions=len(source.memory)) for source in sources[0]]
             seeds = [
                 int.from_bytes(hashlib.blake2b(f"{seed} {texts[i]}".encode(), digest_size=6).digest()) for i in some
             ]
-            ends, banned = self._rules(search.unknown == "never")
-            advance = _Advance(self.networks, sources).step
-            drawn = sample(advance, tasks, sampling, seeds, start=self.codec.end, ends=ends, banned=banned)
-            for j, one in enumerate(drawn):
-                found[some[j]] = self._written(texts[some[j]], [one], extra[j], search)
+            drawn = sample(_Advance(self.networks, sources).step, tasks, sampling, seeds, **self._rules(search))
+            for i, one, more, task in zip(some, drawn, extra, tasks, strict=True):
+                found[i] = self._written(texts[i], [_cut(one, task.most)], more, search)
         return found
+
+    def _groups(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[list[str]], list[list[Source]]]]:
+        """The texts that are not empty, some at a time: which, the words that a pointer may copy, and what each network read."""
+        there = [i for i, text in enumerate(texts) if not isinstance(text, str) or text.strip()]
+        for first in range(0, len(there), GROUP):
+            some = there[first : first + GROUP]
+            yield some, *self._encode([texts[i] for i in some])
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """log p of each target given its source, END included, in nats, float64 [n]; and how many tokens they have, int64 [n]: [2, n]."""
@@ -245,16 +267,31 @@ class Writer:
             )
         return extra, [network.encode(ids) for network in self.networks]
 
-    def _rules(self, never: bool) -> tuple[Any, tuple[int, ...]]:
-        """Whether a text ends, and ids that are never written."""
+    def _rules(self, search: Search) -> dict[str, Any]:
+        """What a text begins with, whether one ends, and ids that are never written."""
         end = self.codec.end
-        return (lambda ids: ids[-1] == end), ((PADDING, UNKNOWN) if never else (PADDING,))
+        banned = (PADDING, UNKNOWN) if search.unknown == "never" else (PADDING,)
+        return {"start": end, "ends": lambda ids: ids[-1] == end, "banned": banned}
 
-    def _ids(self, text: str) -> tuple[int, ...]:
-        ids = tuple(next(self.codec.targets([text]))[:-1].tolist())
+    def _ids(self, text: str, encode: Callable[[str], np.ndarray]) -> tuple[int, ...]:
+        ids = tuple(encode(text).tolist())
         if UNKNOWN in ids:
             raise DataError(f"the model has no token for a word of {text[:40]!r}: it can't be asked for")
         return ids
+
+    def _counted(self, least: int, most: int, extra: Sequence[str]) -> Words:
+        """How many words: where tokens are no words, none begins the first."""
+        assert self.codec.spelling is not None
+        begins = np.append(self.codec.spelling[0], [any(map(str.isalnum, word)) for word in extra]).astype(bool)
+        begun = int(self.codec.target.unit != "words")
+        return Words(least - begun, most - begun, begins)
+
+    def _phrases(self, phrases: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        if isinstance(phrases, str) or not all(isinstance(one, str) and one.strip() for one in phrases):
+            raise DataError(
+                f"phrases are a list of words for each text, not {phrases!r}: give e.g. [['a phrase', 'another']]"
+            )
+        return tuple(self._ids(one.strip(), self.codec.phrase) for one in phrases)
 
     def _nothing(self) -> Written:
         empty = np.zeros((0, 0), np.float32)
@@ -301,7 +338,7 @@ class Writer:
     def _text(self, source: str, one: Hypothesis, extra: list[str], search: Search) -> str:
         ids = [i for i in one.ids if i != self.codec.end]
         if search.unknown != "replace" or one.weights is None or UNKNOWN not in ids:
-            return self.codec.decode(ids, extra)
+            return self.codec.decode(ids, extra).strip()
         read = words(self.codec.source, source)
         of_source = word_index(self.codec.source, next(self.codec.sources([source]))[:-1])
         said = [
@@ -309,6 +346,21 @@ class Writer:
             for t, i in enumerate(ids)
         ]
         return " ".join(said)
+
+
+def _check(name: str, given: Any, number: int | None = None) -> None:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise DataError(f"{name} must be a list, an entry for each text, not {type(given).__name__}")
+    if number is not None and len(given) != number:
+        raise DataError(f"{name} are for {len(given)} texts, and there are {number}: give one entry for each")
+
+
+def _cut(one: Hypothesis, most: int) -> Hypothesis:
+    """A text without the token that stands where its end had to."""
+    if one.ended or len(one.ids) < most:
+        return one
+    weights = None if one.weights is None else one.weights[:-1]
+    return replace(one, ids=one.ids[:-1], logp=one.logp + one.nats[-1], nats=one.nats[:-1], weights=weights)
 
 
 class _Advance:

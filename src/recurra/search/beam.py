@@ -35,25 +35,24 @@ class Hypothesis:
     weights: np.ndarray | None = field(default=None, repr=False)
 
 
+class Words(NamedTuple):
+    """The fewest and the most words of a text; begins [V]: whether an id begins one."""
+
+    least: int
+    most: int
+    begins: np.ndarray
+
+
 class Task(NamedTuple):
     """One sentence that is searched. most: tokens at most; prefix: ids that the text begins with; phrases: ids that must stand in it;
-    positions: of its source, the others of a row of weights are padding; None: all; words: the fewest and the most tokens that begin one.
+    positions: of its source, the others of a row of weights are padding; None: all.
     """
 
     most: int
     prefix: tuple[int, ...] = ()
     phrases: tuple[tuple[int, ...], ...] = ()
     positions: int | None = None
-    words: tuple[int, int] | None = None
-
-
-class Spelling(NamedTuple):
-    """How tokens make words. begins [V]: whether an id begins one; inside [V]: whether it goes on with the one before it. Ids from V on
-    are words.
-    """
-
-    begins: np.ndarray
-    inside: np.ndarray
+    words: Words | None = None
 
 
 @dataclass(frozen=True)
@@ -88,18 +87,18 @@ def search(
     start: int,
     ends: Callable[[tuple[int, ...]], bool],
     banned: Sequence[int] = (),
-    spelling: Spelling | None = None,
+    inside: np.ndarray | None = None,
 ) -> list[list[Hypothesis]]:
     """The best hypotheses of each sentence, the best first, at most `beam`.
 
     advance(rows, ids): continue the rows of the last call (at first one a sentence), each with its id (at first `start`), and
     give log p of what comes next [n, V], in nats, an array of its own, -inf where it may never come, and attention's weights
-    [n, S], or None. ends(ids): whether a text ends with its last token. banned: ids that are never written; spelling: for
-    Task.words, and so that a phrase ends with a word. Where every text of a sentence reaches `most` tokens, the best of them are
-    given, not `ended`, and so are those after which nothing is allowed. Raises DataError for phrases that no text of `most` tokens
-    has room for, or that the settings forbid.
+    [n, S], or None. ends(ids): whether a text ends with its last token. banned: ids that are never written; inside [V]: whether an
+    id goes on with the word before it, which none does right behind a phrase. Where every text of a sentence reaches `most` tokens,
+    the best of them are given, not `ended`, and so are those after which nothing is allowed. Raises DataError for phrases that no
+    text of `most` tokens has room for, or that the settings forbid.
     """
-    return _Search(advance, tasks, settings, start, ends, banned, spelling).run()
+    return _Search(advance, tasks, settings, start, ends, banned, inside).run()
 
 
 class _Search:
@@ -111,7 +110,7 @@ class _Search:
         start: int,
         ends: Callable[[tuple[int, ...]], bool],
         banned: Sequence[int],
-        spelling: Spelling | None,
+        inside: np.ndarray | None,
     ) -> None:
         for task in tasks:
             begun = reduce(Progress.after, task.prefix, Progress.of(task.phrases))
@@ -121,7 +120,7 @@ class _Search:
                     f"a text of {task.most - 1} tokens at most has no room for the {needed} that are asked for: raise max_length"
                 )
         self.advance, self.tasks, self.settings, self.start = advance, tasks, settings, start
-        self.ends, self.banned, self.spelling = ends, np.asarray(banned, np.int64), spelling
+        self.ends, self.banned, self.inside = ends, np.asarray(banned, np.int64), inside
         self.done: list[list[Hypothesis]] = [[] for _ in tasks]
 
     def run(self) -> list[list[Hypothesis]]:
@@ -165,19 +164,10 @@ class _Search:
             for gram in one.grams:
                 if gram[:-1] == tail:
                     logp[gram[-1]] = NEVER
-        if self.spelling is None:
-            return
-        known = len(self.spelling.begins)
-        if one.progress.closed:
-            logp[:known][self.spelling.inside] = NEVER
-        if task.words is not None and one.words >= task.words[1]:
-            logp[:known][self.spelling.begins] = NEVER
-            logp[known:] = NEVER
-
-    def _words(self, one: _Grown) -> int:
-        """Words begun, with the new token."""
-        begins = None if self.spelling is None else self.spelling.begins
-        return one.parent.words + (begins is not None and (one.token >= len(begins) or bool(begins[one.token])))
+        if self.inside is not None and one.progress.closed:
+            logp[: len(self.inside)][self.inside] = NEVER
+        if task.words is not None and one.words >= task.words.most:
+            logp[: len(task.words.begins)][task.words.begins] = NEVER
 
     def _sentence(
         self, parents: list[_Open], first: int, logp: np.ndarray, best: list[np.ndarray], weights: np.ndarray | None
@@ -223,7 +213,7 @@ class _Search:
 
     def _may_end(self, one: _Grown, length: int) -> bool:
         task = self.tasks[one.parent.sentence]
-        enough = task.words is None or one.parent.words >= task.words[0]
+        enough = task.words is None or one.parent.words >= task.words.least
         return length > self.settings.min_length and enough and one.parent.progress.done
 
     def _settled(self, number: int, going: list[_Grown], length: int) -> bool:
@@ -243,7 +233,9 @@ class _Search:
     def _stuck(self, one: _Open) -> Hypothesis:
         """A text after which nothing is allowed, as it stands."""
         if not one.progress.done:
-            raise DataError("no text holds the phrases that are asked for: ask for fewer, raise max_length, or let words repeat")
+            raise DataError(
+                "no text holds the phrases that are asked for: ask for fewer, raise max_length, or let words repeat"
+            )
         text, seen = one.text, np.stack(one.seen) if one.seen else None
         covered = None if seen is None else seen.sum(0, dtype=np.float64)
         score = self.settings.score(text.logp, max(len(text.ids), 1), covered)
@@ -257,8 +249,9 @@ class _Search:
         ids, nats = (*parent.text.ids, one.token), (*parent.text.nats, parent.text.logp - logp)
         grams = parent.grams | {ids[-size:]} if size is not None and len(ids) >= size else parent.grams
         seen = parent.seen if weights is None else (*parent.seen, self._of(one, weights))
-        progress = parent.progress.after(one.token)
-        return _Open(parent.sentence, one.row, Hypothesis(ids, logp, False, nats=nats), progress, seen, grams, self._words(one))
+        progress, asked = parent.progress.after(one.token), self.tasks[parent.sentence].words
+        words = 0 if asked is None else parent.words + int(asked.begins[one.token])
+        return _Open(parent.sentence, one.row, Hypothesis(ids, logp, False, nats=nats), progress, seen, grams, words)
 
 
 def _best(logp: np.ndarray, n: int) -> list[np.ndarray]:

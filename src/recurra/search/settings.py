@@ -24,9 +24,13 @@ class Search:
     length_power: float = Field(
         default=0.0, ge=0, le=10, description="another: the log probability is divided by length**length_power"
     )
-    coverage_penalty: float = Field(default=0.0, ge=0, le=1000, description="GNMT's: weight of what was never attended to")
+    coverage_penalty: float = Field(
+        default=0.0, ge=0, le=1000, description="GNMT's: weight of what was never attended to"
+    )
     n_best: int = Field(default=1, ge=1, description="texts a sentence, no two alike")
-    no_repeat: int | None = Field(default=None, ge=1, description="n-grams of so many tokens (not words) may occur once in a text")
+    no_repeat: int | None = Field(
+        default=None, ge=1, description="n-grams of so many tokens (not words) may occur once in a text"
+    )
     min_length: int = Field(default=0, ge=0, description="tokens at least")
     max_length: int | None = Field(default=None, ge=1, description="tokens at most; none: by max_ratio")
     max_ratio: float = Field(default=2.0, gt=0, description="tokens at most, for each of the source's, and 10 more")
