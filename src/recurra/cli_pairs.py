@@ -106,7 +106,7 @@ def summarise(
 
 
 def average(
-    models: Annotated[list[Path], typer.Argument(help="model folders of one training run, or of one recipe and data")],
+    models: Annotated[list[Path], typer.Argument(help="model folders that one start led to, e.g. of runs of one seed")],
     out: Annotated[Path, typer.Option(help="model folder to write")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing model")] = False,
 ) -> None:

@@ -493,6 +493,25 @@ def test_the_model_keeps_the_history_of_its_training(frame, tmp_path, capfd, val
     assert curve.section(other) == "", "a model of before there was a history"
 
 
+def test_the_mean_of_the_best_checkpoints_is_kept(frame, tmp_path):
+    def run(name, **options):
+        fit = replace(ONE, schedule="constant", learning_rate=1e-3, **{"average": 0.0} | options)
+        model = train(TASK, Series(frame), core=TINY, fit=fit, out=tmp_path / name, progress=False)
+        return weights(tmp_path / name), [row["validation_error"] for row in model.manifest["training"]["history"]]
+
+    (first, _), (second, errors), (mean, _) = run("a"), run("b", epochs=2), run("c", epochs=2, average=2)
+    assert errors[1] < errors[0]
+    for name, value in mean.items():
+        np.testing.assert_allclose(value, (first[name] + second[name]) / 2, rtol=1e-6, atol=1e-7)
+    assert not equal(first, mean)
+    assert not equal(second, mean)
+    assert run("d", epochs=2, average=9)[0].keys() == mean.keys()  # fewer epochs than asked for
+    with pytest.raises(RecipeError, match="average = 2: the best epochs are told by a validation part"):
+        train(TASK, Series(frame, validation=0), core=TINY, fit=replace(ONE, average=2), out=tmp_path / "f")
+    with pytest.raises(RecipeError, match=r"a whole number of epochs from 2 on, not 1\.5"):
+        Fit(average=1.5)
+
+
 def test_nothing_to_resume(frame, tmp_path):
     with pytest.raises(RecipeError, match="nothing to resume"):
         train(TASK, Series(frame), core=TINY, fit=ONE, out=tmp_path / "model", resume=True, progress=False)

@@ -1,4 +1,7 @@
-"""The mean of several models' weights, as one model: checkpoint averaging (Junczys-Dowmunt et al. 2016)."""
+"""The mean of several models' weights, as one model: checkpoint averaging (Junczys-Dowmunt et al. 2016).
+
+Of checkpoints of one run `Fit(average=3)` keeps the mean by itself. Models of other seeds have no mean: they started apart.
+"""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ def average(
 ) -> ModelFile:
     """Write the model folder `out`: the first model's files with the mean of all models' weights.
 
-    Raises RecipeError where there are fewer than two models, or one differs from the first in task, codec, layers or shapes.
+    Raises RecipeError where there are fewer than two models, or one differs from the first in task, codec, layers, shapes or seed.
     """
     if len(models) < 2:
         raise RecipeError(f"a mean needs at least two models, not {len(models)}")
@@ -26,6 +29,11 @@ def average(
                 raise RecipeError(
                     f"'{path}' has another {part} than '{models[0]}': average models of one recipe and data"
                 )
+        seeds = [one.manifest["config"]["fit"]["seed"] for one in (first, other)]
+        if seeds[0] != seeds[1]:
+            raise RecipeError(
+                f"'{path}' began from another seed ({seeds[1]}) than '{models[0]}' ({seeds[0]}): let such models answer together instead"
+            )
         shapes = [{name: w.shape for name, w in one.weights.items()} for one in (first, other)]
         if shapes[0] != shapes[1]:
             raise RecipeError(f"the weights of '{path}' have other shapes than those of '{models[0]}'")

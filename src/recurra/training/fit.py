@@ -62,6 +62,10 @@ def train(
     out = Path(out)
     modelfile.check_room(out, overwrite)
     prepared = PREPARE[recipe.name](recipe)
+    if recipe.fit.average > 1 and prepared.validation is None:
+        raise RecipeError(
+            f"average = {recipe.fit.average:g}: the best epochs are told by a validation part, and there is none"
+        )
     work = out.with_name(out.name + ".training")
     identity = _identity(recipe, prepared)
     checkpoint = _open(work, identity, resume=resume, overwrite=overwrite)
@@ -130,12 +134,16 @@ def _open(work: Path, identity: dict[str, Any], *, resume: bool, overwrite: bool
 
 def _trainer(fit: Fit, work: Path, validate: bool, progress: bool, devices: int, nodes: int) -> pl.Trainer:
     callbacks: list[Callback] = []
-    if fit.average:
+    if 0 < fit.average < 1:
         callbacks.append(averaging(fit.average))
     if fit.optimiser == "ntasgd" and validate:
         callbacks.append(NonMonotone())
-    best: dict[str, Any] = {"monitor": "validation_error", "filename": "best"} if validate else {"filename": "newest"}
-    callbacks.append(ModelCheckpoint(dirpath=work, save_last=True, save_top_k=1, enable_version_counter=False, **best))
+    best: dict[str, Any] = {"filename": "newest"}
+    if validate:
+        several = fit.average > 1
+        best = {"monitor": "validation_error", "filename": "best-{epoch}" if several else "best"}
+        best["save_top_k"] = int(fit.average) if several else 1
+    callbacks.append(ModelCheckpoint(dirpath=work, save_last=True, enable_version_counter=False, **best))
     if validate:
         callbacks.append(EarlyStopping("validation_error", patience=fit.patience))
     if progress:
@@ -158,11 +166,17 @@ def _trainer(fit: Fit, work: Path, validate: bool, progress: bool, devices: int,
 
 
 def _keep_best(module: Training, trainer: pl.Trainer) -> None:
-    """The weights of the best checkpoint (the last one, where nothing was validated)."""
+    """The weights of the best checkpoint, or the mean of those of the best (the last one, where nothing was validated)."""
     saver = trainer.checkpoint_callback
     assert isinstance(saver, ModelCheckpoint)
-    kept = torch.load(saver.best_model_path, map_location="cpu", weights_only=False)
-    module.load_state_dict(kept["state_dict"])
+    paths = [saver.best_model_path, *(path for path in saver.best_k_models if path != saver.best_model_path)]
+    first, *others = [torch.load(path, map_location="cpu", weights_only=False)["state_dict"] for path in paths]
+    for name, value in first.items():
+        if others and value.is_floating_point():
+            first[name] = (
+                torch.stack([value, *(one[name] for one in others)]).mean(0, dtype=torch.float64).to(value.dtype)
+            )
+    module.load_state_dict(first)
 
 
 def _write(

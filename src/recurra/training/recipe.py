@@ -69,7 +69,9 @@ class Fit:
     weight_decay: float = Field(default=OWN, ge=0, description="decoupled in AdamW")
     clip: float = Field(default=OWN, gt=0, description="largest norm of the gradient")
     average: float = Field(
-        default=OWN, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0: none"
+        default=OWN,
+        ge=0,
+        description="how weights are averaged: below 1 the decay of a moving average, 0: not, 3 (say): the mean of the 3 best epochs",
     )
     patience: int = Field(default=OWN, ge=1, description="epochs without a better validation loss before stopping")
     seed: int = Field(default=0, ge=0, le=2**40, description="seed of weights, order and dropout")
@@ -78,6 +80,8 @@ class Fit:
     def _check(self) -> Self:
         if self.schedule is not None:  # not yet filled
             rate(self.schedule, 0)
+        if self.average is not None and self.average >= 1 and self.average not in range(2, 1001):
+            raise ValueError(f"average is a decay below 1, or a whole number of epochs from 2 on, not {self.average:g}")
         if self.optimiser == "ntasgd" and self.average:
             raise ValueError("ntasgd averages by itself: leave average at 0")
         return self
