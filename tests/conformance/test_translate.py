@@ -202,6 +202,20 @@ def test_a_translator_that_waits_begins_before_the_end(files, tmp_path, capsys):
         model.step(State("another", model.start().arrays), "eins")
 
 
+@pytest.mark.filterwarnings("ignore:the model knows no")
+def test_the_command_leaves_the_search_to_the_model(files, tmp_path):
+    """Greedy where it waits, and no wider than a tiny vocabulary allows."""
+    model = trained(files, tmp_path / "m", direction="forward", bridge="zeros", wait=1)
+    line = "eins und zwei rot"
+    ran = command("translate", tmp_path / "m", stdin=line)
+    assert ran.out.strip() == model.translate([line], Search(beam=1))[0].text
+    tiny = trained(files, tmp_path / "t", data={"unit": "words", "vocabulary": 4})
+    assert tiny.search.beam == tiny.codec.vocabulary - 1 < 5
+    assert tiny.translate(["eins"])[0].text == command("translate", tmp_path / "t", stdin="eins").out.strip()
+    ran = command("translate", tmp_path / "m", "--max-length", 3, "--phrase", "red blue red blue", stdin="eins\nzwei")
+    assert (ran.code, ran.err.count("raise max_length")) == (2, 2)  # each line is refused by itself
+
+
 def test_average_lagging_by_hand():
     assert lagging(source=5, written=5, wait=1) == 1.0
     assert lagging(source=5, written=5, wait=3) == 3.0
