@@ -247,7 +247,7 @@ def _only(tasks: tuple[str, ...], player: Any, options: dict[str, Any]) -> None:
 def _lines(source: Path | None) -> Any:
     """The lines of a file, or of standard input."""
     try:
-        return nullcontext(sys.stdin) if source is None else source.open(encoding="utf-8")
+        return nullcontext(cli_text.standard_input()) if source is None else source.open(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"--input {source}: {(error.strerror or 'no such file').lower()}") from None
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from recurra.cli_text import standard_input
 from recurra.errors import RecipeError, RecurraError
 
 Models = Annotated[
@@ -126,7 +127,7 @@ class _Lines:
         self.number, self.code = 0, 0
 
     def __iter__(self) -> Iterator[str]:
-        for line in sys.stdin:
+        for line in standard_input():
             self.number += 1
             yield line.strip()
 

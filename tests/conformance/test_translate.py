@@ -2,7 +2,11 @@
 
 import io
 import itertools
+import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -256,6 +260,26 @@ def test_a_file_in_and_a_file_out(translator, files, tmp_path):
     refused = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "x.txt", "--horizon", 9)
     assert "--horizon 9 is for models of 'forecast'" in refused.err[0]
     assert not (tmp_path / "x.txt").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["translate", "stream"])
+def test_a_command_that_waits_for_a_line_is_stopped(files, tmp_path, name):
+    trained(files, tmp_path / "m")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-m", "recurra", name, tmp_path / "m"], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as run:
+        try:
+            run.stdin.write("drei\n")
+            run.stdin.flush()
+            assert run.stdout.readline() == "three\n"
+            time.sleep(0.2)  # it waits for the next line
+            run.send_signal(signal.SIGINT)
+            assert run.wait(timeout=30) == 130
+        finally:
+            run.kill()
+        assert [line[:20] for line in run.stderr] == ["recurra: interrupted"]
 
 
 def test_bad_input_is_one_line(translator, tmp_path):
