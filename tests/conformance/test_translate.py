@@ -26,7 +26,8 @@ from recurra.runtime.average import average
 from recurra.runtime.scored import Scored
 from recurra.runtime.simultaneous import lagging
 from recurra.runtime.stream import State
-from recurra.runtime.translate import as_json, shown
+from recurra.runtime.summarise import SummariseModel
+from recurra.runtime.translate import TranslateModel, as_json, shown
 from recurra.search.sampling import Sampling
 from recurra.tasks.translate import bleu, matches
 
@@ -280,6 +281,28 @@ def test_a_command_that_waits_for_a_line_is_stopped(files, tmp_path, name):
         finally:
             run.kill()
         assert [line[:20] for line in run.stderr] == ["recurra: interrupted"]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet", ".jsonl", ".txt"])
+def test_a_file_is_read_as_training_data_are(translator, tmp_path, ending):
+    """Of a table the column of the sources, which training has named; of plain text every line, the first one too."""
+    texts = ["eins und zwei", "", "rot"]
+    frame, path = pl.DataFrame({"n": [1, 2, 3], "source": texts, "target": ["x", "y", "z"]}), tmp_path / f"x{ending}"
+    if ending == ".parquet":
+        frame.write_parquet(path)
+    elif ending == ".jsonl":
+        frame.write_ndjson(path)
+    elif ending == ".txt":
+        path.write_text("".join(f"{text}\n" for text in texts))
+    else:
+        frame.write_csv(path, separator="\t" if ending == ".tsv" else ",", quote_style="never")
+    want = ["one and two", "", "red"]
+    for kind in (TranslateModel, SummariseModel):
+        assert kind.predict(translator, path, Search())["text"].to_list() == want
+    assert translator.predict(frame)["text"].to_list() == want
+    if ending != ".txt":
+        with pytest.raises(DataError, match="has no column 'source'"):
+            translator.predict(frame.select("n", "target"))
 
 
 def test_bad_input_is_one_line(translator, tmp_path):

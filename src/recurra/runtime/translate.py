@@ -4,13 +4,12 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import polars as pl
 
-from recurra import pairfile, textfile
+from recurra import pairfile
 from recurra.errors import DataError, RecurraError, UnsupportedError
 from recurra.pairfile import Pair
 from recurra.runtime.scored import Scored
@@ -66,17 +65,13 @@ class TranslateModel(Writer):
         return Simultaneous(self)
 
     def predict(self, source: Any, search: Search | None = None) -> pl.DataFrame:
-        """Translate every line of a file of plain text, or every text of a list: a row for each of the `n_best`, with sentence (from 1),
-        rank (from 1), text, score, ended, and the alignment of the best ("0-0 1-2": source word - word). Raises DataError.
+        """Translate every line of a file of plain text, every source of a table (file or frame), or every text of a list: a row for each of
+        the `n_best`, with sentence (from 1), rank (from 1), text, score, ended, and the alignment of the best ("0-0 1-2": source word -
+        word). Raises DataError.
         """
         rows: dict[str, list[Any]] = {name: [] for name in ("sentence", "rank", "text", "score", "ended", "alignment")}
-        lines = (
-            iter(source)
-            if isinstance(source, list | tuple)
-            else (line.strip() for line in textfile.lines(Path(source)))
-        )
-        number = 0
-        while block := list(islice(lines, HELD)):
+        number, texts = 0, iter(self.sources(source))
+        while block := list(islice(texts, HELD)):
             for answer in self.write(block, search):
                 number += 1
                 pairs = " ".join(f"{s}-{t}" for s, t in answer.alignment)

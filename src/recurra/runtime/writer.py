@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from recurra import pairfile
 from recurra.codec.pairs import PairCodec
 from recurra.codec.text import PADDING, UNKNOWN
 from recurra.codec.words import word_index, words
@@ -103,6 +104,13 @@ class Writer:
                 refused += 1
                 sys.stderr.write(f"recurra: line {number}: {error}\n")
         return refused
+
+    def sources(self, source: Any) -> Iterable[str]:
+        """The texts of a list, a file or a frame, read as its training data were. Raises DataError."""
+        if isinstance(source, list | tuple):
+            return source
+        named = {name: self.columns[name] for name in ("source_column", "encoding")}
+        return pairfile.sources(source, **named)
 
     def examples(self, pairs: Sequence[Pair], answers: Sequence[Written]) -> list[dict[str, Any]]:
         """The first answers of a scored part, with what was wanted and, word by word, what they attended to: JSON values."""
