@@ -157,6 +157,8 @@ def predict(
     given = {"beam": beam, "length-penalty": length_penalty}
     _only(WRITERS, player, given)
     _only(("translate",), player, {"n-best": n_best})
+    if lines and (n_best or 1) > 1:
+        raise RecipeError(f"--n-best {n_best}: {out} has one line a sentence: write a .csv, .parquet or .jsonl file")
     if player.manifest["task"] in WRITERS:
         asked = {
             name.replace("-", "_"): value for name, value in (given | {"n-best": n_best}).items() if value is not None

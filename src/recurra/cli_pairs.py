@@ -75,7 +75,7 @@ def translate(
             if json_output:
                 print(as_json(answer), flush=True)
                 continue
-            print("\n".join([answer.text, *(text for text, _ in answer.alternatives)]), flush=True)
+            print("\n".join([answer.text, *(other.text for other in answer.alternatives)]), flush=True)
             if attention:
                 print(shown(answer), flush=True)
     raise SystemExit(ran.code)

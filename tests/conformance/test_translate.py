@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -124,7 +125,7 @@ def test_it_learns_to_translate_and_says_so(translator, files):
     (answer,) = translator.translate("drei und vier", Search(n_best=3))
     assert answer.text == "three and four"
     assert answer.ended
-    assert len({answer.text, *(text for text, _ in answer.alternatives)}) == 3
+    assert len({answer.text, *(other.text for other in answer.alternatives)}) == 3
     assert answer.attention.shape == (3, 3)
     assert len(shown(answer).splitlines()) == 4
     assert '"words": ["three", "and", "four"]' in as_json(answer)
@@ -256,8 +257,11 @@ def test_a_file_in_and_a_file_out(translator, files, tmp_path):
     rows = pl.read_ndjson(tmp_path / "out.jsonl")
     assert rows["rank"].to_list() == [1, 2, 3, 1, 1, 2, 3]
     assert rows["alignment"][0] == "0-0 1-1 2-2"
-    refused = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "x.txt", "--n-best", 9)
+    refused = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "x.csv", "--n-best", 9)
     assert "n_best = 9 texts need a beam of as many, not 5" in refused.err[0]
+    refused = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "x.txt", "--n-best", 2)
+    assert refused.code == 2
+    assert "x.txt has one line a sentence: write a .csv" in refused.err[0]
     refused = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "x.txt", "--horizon", 9)
     assert "--horizon 9 is for models of 'forecast'" in refused.err[0]
     assert not (tmp_path / "x.txt").exists()
@@ -303,6 +307,26 @@ def test_a_file_is_read_as_training_data_are(translator, tmp_path, ending):
     if ending != ".txt":
         with pytest.raises(DataError, match="has no column 'source'"):
             translator.predict(frame.select("n", "target"))
+
+
+@pytest.mark.parametrize(("most", "ended"), [(2, False), (9, True)])
+def test_every_alternative_says_whether_it_ended(translator, most, ended):
+    """Those that are cut at the longest length did not."""
+    search = Search(beam=4, n_best=4, max_length=most)
+    (answer,) = translator.translate(["drei und vier"], search)
+    assert [answer.ended, *(other.ended for other in answer.alternatives)] == [ended] * 4
+    assert translator.predict(["drei und vier"], search)["ended"].to_list() == [ended] * 4
+    assert [other["ended"] for other in json.loads(as_json(answer))["alternatives"]] == [ended] * 3
+
+
+@pytest.mark.parametrize("data", [{"unit": "words"}, {"unit": "bpe", "vocabulary": 300}, {"unit": "characters"}], ids=str)
+def test_the_words_of_a_source_that_is_cut_are_those_that_were_read(files, tmp_path, data):
+    model = trained(files, tmp_path / "m", data=data | {"longest": 3})
+    (answer,) = model.translate(["drei und vier rot blau und zwei eins"])
+    shown = json.loads(as_json(answer))
+    assert answer.source_words == ("drei", "und", "vier")[: answer.attention.shape[1]]
+    assert [len(row) for row in shown["attention"]] == [len(shown["source"])] * len(shown["words"])
+    figure(answer).savefig(tmp_path / "attention.png")
 
 
 def test_bad_input_is_one_line(translator, tmp_path):

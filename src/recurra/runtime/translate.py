@@ -75,9 +75,9 @@ class TranslateModel(Writer):
             for answer in self.write(block, search):
                 number += 1
                 pairs = " ".join(f"{s}-{t}" for s, t in answer.alignment)
-                best = (answer.text, answer.score)
-                for rank, (text, score) in enumerate((best, *answer.alternatives), 1):
-                    shown = (number, rank, text, score, answer.ended if rank == 1 else True, pairs if rank == 1 else "")
+                best = (answer.text, answer.score, answer.ended)
+                for rank, one in enumerate((best, *answer.alternatives), 1):
+                    shown = (number, rank, *one, pairs if rank == 1 else "")
                     for name, value in zip(rows, shown, strict=True):
                         rows[name].append(value)
         kinds = (pl.Int64, pl.Int64, pl.String, pl.Float64, pl.Boolean, pl.String)
@@ -173,7 +173,7 @@ def as_json(answer: Written) -> str:
             "source": list(answer.source_words),
             "words": list(answer.words),
             "attention": np.round(answer.attention.astype(float), 4).tolist(),
-            "alternatives": [{"text": text, "score": round(score, 6)} for text, score in answer.alternatives],
+            "alternatives": [one._asdict() | {"score": round(one.score, 6)} for one in answer.alternatives],
         },
         ensure_ascii=False,
     )

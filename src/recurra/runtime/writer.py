@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -30,10 +30,18 @@ GROUP = 64  # texts side by side
 EXAMPLES, WIDEST = 4, 60  # answers that are shown with their scores, and words of a source that a picture has
 
 
+class Alternative(NamedTuple):
+    """One of the next best answers; its fields are those of Written."""
+
+    text: str
+    score: float
+    ended: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Written:
     """An answer. text; score: what the search holds it worth; logp: in nats; ended: whether it came to an end of its own; tokens: as
-    the codec writes them; weights [tokens, source tokens]: of attention; alternatives: the next best, as (text, score).
+    the codec writes them; weights [tokens, source tokens]: of attention; source_words: that were read; alternatives: the next best.
     """
 
     text: str
@@ -46,7 +54,7 @@ class Written:
     words: tuple[str, ...]
     attention: np.ndarray = field(repr=False)
     """[words, source words]: the weights with pieces put together, each word's mean over its own pieces."""
-    alternatives: tuple[tuple[str, float], ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
     @property
     def alignment(self) -> list[tuple[int, int]]:
@@ -275,7 +283,6 @@ class Writer:
         first = kept[order[0]]
         ids = [i for i in first.ids if i != self.codec.end]
         weights = np.zeros((len(first.ids), 0), np.float32) if first.weights is None else first.weights
-        read = words(self.codec.source, source)
         source_ids = next(self.codec.sources([source]))[:-1]
         said, attention = self._by_word(ids, extra, source_ids, weights, order[0])
         return Written(
@@ -285,10 +292,10 @@ class Writer:
             first.ended,
             tuple(self.codec.token(i, extra) for i in first.ids),
             weights,
-            tuple(read),
+            tuple(words(self.codec.source, source)[: attention.shape[1]]),
             said,
             attention,
-            tuple((text, kept[text].score) for text in order[1:]),
+            tuple(Alternative(text, kept[text].score, kept[text].ended) for text in order[1:]),
         )
 
     def _by_word(
