@@ -41,7 +41,7 @@ def translate(
     json_output: Json = False,
 ) -> None:
     """Translate standard input, a sentence a line. A refused line is named on standard error; the exit code is then 2."""
-    from recurra.heatmap import figure
+    from recurra.heatmap import save
     from recurra.runtime.translate import as_json, shown
     from recurra.runtime.writer import need
     from recurra.search.settings import Search
@@ -71,7 +71,7 @@ def translate(
                 phrases=None if phrase is None else [phrase],
             )
             if picture is not None:
-                figure(answer).savefig(picture / f"{ran.number}.png", dpi=150)
+                save(answer, picture / f"{ran.number}.png")
             if json_output:
                 print(as_json(answer), flush=True)
                 continue

@@ -18,7 +18,7 @@ import torch
 from forecasters import command
 from recurra import Core, Fit, Pairs, RecurraError, Search, Summaries, Summarise, Translate, load, scorepage, train
 from recurra.errors import DataError, RecipeError, StateError, UnsupportedError
-from recurra.heatmap import figure, svg
+from recurra.heatmap import figure, save, svg
 from recurra.nn.attention import SCORES
 from recurra.nn.sequence import EncoderDecoder
 from recurra.pairfile import Pair, pairs
@@ -147,6 +147,23 @@ def test_attention_is_pictured(translator, files, tmp_path):
     best = max(max(row) for row in pictured["attention"])
     assert f": {best:.2f}</title>" in page
     assert svg(["a", "<b>"], ["x"], [[0.0, 1.0]]).count("&lt;b&gt;") == 2
+
+
+def test_a_picture_has_letters_that_the_usual_font_lacks(translator, tmp_path, monkeypatch):
+    """From another font where there is one; where there is none one line says so. Nothing is pictured of an empty line."""
+    from matplotlib import font_manager, rcParams
+
+    (answer,) = translator.translate("drei und vier")
+    cyrillic = replace(answer, source_words=("три", "и", "четыре"))
+    monkeypatch.setitem(rcParams, "font.family", ["cmtt10"])
+    figure(cyrillic).savefig(tmp_path / "with.png")  # matplotlib warns of a letter that it can't draw
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    with pytest.warns(RuntimeWarning, match="no installed font has the letters 'еиртчы'") as warned:
+        save(cyrillic, tmp_path / "without.png")
+    assert len(warned) == 1
+    assert (tmp_path / "without.png").exists()
+    save(translator.translate("")[0], tmp_path / "empty.png")
+    assert not (tmp_path / "empty.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -319,7 +336,9 @@ def test_every_alternative_says_whether_it_ended(translator, most, ended):
     assert [other["ended"] for other in json.loads(as_json(answer))["alternatives"]] == [ended] * 3
 
 
-@pytest.mark.parametrize("data", [{"unit": "words"}, {"unit": "bpe", "vocabulary": 300}, {"unit": "characters"}], ids=str)
+@pytest.mark.parametrize(
+    "data", [{"unit": "words"}, {"unit": "bpe", "vocabulary": 300}, {"unit": "characters"}], ids=str
+)
 def test_the_words_of_a_source_that_is_cut_are_those_that_were_read(files, tmp_path, data):
     model = trained(files, tmp_path / "m", data=data | {"longest": 3})
     (answer,) = model.translate(["drei und vier rot blau und zwei eins"])
