@@ -340,8 +340,12 @@ def test_every_alternative_says_whether_it_ended(translator, most, ended):
     "data", [{"unit": "words"}, {"unit": "bpe", "vocabulary": 300}, {"unit": "characters"}], ids=str
 )
 def test_the_words_of_a_source_that_is_cut_are_those_that_were_read(files, tmp_path, data):
-    model = trained(files, tmp_path / "m", data=data | {"longest": 3})
-    (answer,) = model.translate(["drei und vier rot blau und zwei eins"])
+    said = "of a text of more than 3 tokens the model reads the first 3"
+    with pytest.warns(RuntimeWarning, match=said):  # where the validation part is scored
+        model = trained(files, tmp_path / "m", data=data | {"longest": 3})
+    with pytest.warns(RuntimeWarning, match=said) as warned:
+        (answer,) = model.translate(["drei und vier rot blau und zwei eins"])
+    assert len(warned) == 1
     shown = json.loads(as_json(answer))
     assert answer.source_words == ("drei", "und", "vier")[: answer.attention.shape[1]]
     assert [len(row) for row in shown["attention"]] == [len(shown["source"])] * len(shown["words"])
@@ -353,7 +357,7 @@ def test_bad_input_is_one_line(translator, tmp_path):
         translator.start()
     with pytest.warns(RuntimeWarning, match="knows no word of"):
         translator.translate("xyzzy")
-    with pytest.warns(RuntimeWarning, match="far longer than any in training"):
+    with pytest.warns(RuntimeWarning, match="a text of 50 tokens is far longer than any in training"):
         translator.translate("eins " * 50)
     for wrong, error in (
         (lambda: translator.translate(["eins"], prefixes=["xyzzy"]), DataError),

@@ -15,7 +15,7 @@ import numpy as np
 from recurra import pairfile
 from recurra.codec.pairs import PairCodec
 from recurra.codec.text import PADDING, UNKNOWN
-from recurra.codec.words import word_index, words
+from recurra.codec.words import unknown, word_index, words
 from recurra.errors import DataError, RecipeError, RecurraError, UnsupportedError
 from recurra.pairfile import Pair
 from recurra.runtime.sequence import EncoderDecoder, Rows, Source
@@ -247,19 +247,22 @@ class Writer:
             ids, extra = [np.asarray(one[0]) for one in both], [one[1] for one in both]
         else:
             ids, extra = list(self.codec.sources(texts)), [[] for _ in texts]
-        long = [len(one) - 1 for one in ids if len(one) - 1 > 2 * self.longest]
-        if long:
-            warnings.warn(
-                f"a text of {max(long)} tokens is far longer than any in training ({self.longest}): split it",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        dark = [text for text, one in zip(texts, ids, strict=True) if len(one) > 1 and (one[:-1] == UNKNOWN).all()]
-        if dark:
-            warnings.warn(
-                f"the model knows no word of {dark[0][:40]!r}: its answer is a guess", RuntimeWarning, stacklevel=4
-            )
+        self._warn(texts, ids)
         return extra, [network.encode(ids) for network in self.networks]
+
+    def _warn(self, texts: Sequence[str], ids: Sequence[np.ndarray]) -> None:
+        """Of what the answers can't be good for: a source that is cut, or longer than any that was seen, or of unknown words alone."""
+        most = max(map(len, self.codec.source.encode_each(texts)))
+        cut, said = self.codec.longest or most, []
+        if most > cut:
+            said.append(f"of a text of more than {cut} tokens the model reads the first {cut}, as in training")
+        if min(most, cut) > 2 * self.longest:
+            said.append(f"a text of {most} tokens is far longer than any in training ({self.longest}): split it")
+        dark = [text for text, one in zip(texts, ids, strict=True) if unknown(self.codec.source, one[:-1])]
+        if dark:
+            said.append(f"the model knows no word of {dark[0][:40]!r}: its answer is a guess")
+        for line in said:
+            warnings.warn(line, RuntimeWarning, stacklevel=5)
 
     def _rules(self, never: bool) -> tuple[Any, tuple[int, ...]]:
         """Whether a text ends, and ids that are never written."""
