@@ -16,7 +16,20 @@ import pytest
 import torch
 
 from forecasters import command
-from recurra import Core, Fit, Pairs, RecurraError, Search, Summaries, Summarise, Translate, load, scorepage, train
+from recurra import (
+    Core,
+    Fit,
+    Pairs,
+    RecurraError,
+    Search,
+    Summaries,
+    Summarise,
+    Translate,
+    load,
+    modelfile,
+    scorepage,
+    train,
+)
 from recurra.errors import DataError, RecipeError, StateError, UnsupportedError
 from recurra.heatmap import figure, save, svg
 from recurra.nn.attention import SCORES
@@ -252,19 +265,39 @@ def test_several_models_answer_together_and_as_their_mean(translator, files, tmp
     other = trained(files, tmp_path / "n", seed=1)
     both = translator.ensemble(other)
     pairs = [Pair("eins und zwei", "one and two"), Pair("rot", "red")]
-    one, two, mean = (model.score(pairs)[0] for model in (translator, other, both))
-    assert ((np.minimum(one, two) - 1e-9 <= mean) & (mean <= np.maximum(one, two) + np.log(2))).all()
-    translator_folder = tmp_path / "m"
-    trained(files, translator_folder)
-    average([translator_folder, translator_folder], tmp_path / "mean")
-    assert np.array_equal(load(tmp_path / "mean").score(pairs), load(translator_folder).score(pairs))
+    for pair, together in zip(pairs, both.score(pairs)[0], strict=True):
+        ids = next(translator.codec.targets([pair.target]))
+        each = np.array([log_probabilities(model, pair.source, ids) for model in (translator, other)])
+        assert abs(each[0] - each[1]).max() > 1e-3, "the two differ"
+        assert together == pytest.approx(np.log(np.exp(each).mean(0)).sum(), abs=1e-9)
+    trained(files, tmp_path / "m")
+    average([tmp_path / "m", tmp_path / "n"], tmp_path / "mean")
+    one, two, mean = (modelfile.read(tmp_path / name).weights for name in ("m", "n", "mean"))
+    for name, weight in mean.items():
+        want = (one[name].astype(np.float64) + two[name]) / 2
+        np.testing.assert_array_equal(weight, want.astype(weight.dtype), err_msg=name)
+    assert any((one[name] != two[name]).any() for name in one)
+    assert load(tmp_path / "mean").translate("rot")[0].tokens
     with pytest.raises(RecipeError, match="at least two"):
-        average([translator_folder], tmp_path / "x")
+        average([tmp_path / "m"], tmp_path / "x")
+
+
+def log_probabilities(model, text, ids):
+    """log p of each of the ids of a target by one model, in float64: its own network, step by step."""
+    (network,) = model.networks
+    read = network.encode(list(model.codec.sources([text])))
+    rows, last, out = network.start(read), model.codec.end, []
+    for i in ids.tolist():
+        logp, _, rows = network.step(read, rows, np.array([last]))
+        out.append(float(logp[0, i]))
+        last = i
+    return out
 
 
 def test_a_file_in_and_a_file_out(translator, files, tmp_path):
     folder = tmp_path / "m"
     trained(files, folder)
+    assert "validation part, one in 2 of 400 pairs: 200 sentences; sacrebleu" in command("info", folder).out
     (tmp_path / "in.txt").write_text("drei und vier\n\nrot\n")
     ran = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "out.txt", "--beam", 1)
     assert ran.code == 0, ran.err
@@ -392,6 +425,10 @@ def test_a_summary_copies_words_that_the_vocabulary_lacks(tmp_path):
     rows = model.evaluate([Pair(f"the of subject new{i} a in the", f"about new{i}") for i in range(30)]).rows
     assert rows["model"]["ROUGE-1"] > 80
     assert rows["model"]["ROUGE-1"] > rows["lead-2"]["ROUGE-1"]
+    marks = model.evaluate(
+        [Pair("the of, subject name1 a.", "about: name1, a.")]
+    ).rows  # a mark is a word, on both sides
+    assert list(marks) == ["model", "lead-6"]
     short = model.summarise("the of subject new1 a in the", replace(Search(), no_repeat=None), words=5)[0]
     assert 4 <= len(short.text.split()) <= 6
 
