@@ -68,7 +68,7 @@ class SummariseModel(Writer):
         scorer = RougeScorer(list(ROUGE), use_stemmer=True)
         answers = self.write([pair.source for pair in pairs], search)
         written = [answer.text for answer in answers]
-        lead = max(1, round(float(np.mean([len(pair.target.split()) for pair in pairs]))))
+        lead = max(1, round(float(np.mean([len(words_of(self.codec.source, pair.target)) for pair in pairs]))))
         first = [" ".join(words_of(self.codec.source, pair.source)[:lead]) for pair in pairs]
         total, count = self.score(pairs)
         rows = {name: _rouge(scorer, pairs, texts) for name, texts in (("model", written), (f"lead-{lead}", first))}
