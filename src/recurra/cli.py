@@ -157,6 +157,8 @@ def predict(
     given = {"beam": beam, "length-penalty": length_penalty}
     _only(WRITERS, player, given)
     _only(("translate",), player, {"n-best": n_best})
+    if lines and (n_best or 1) > 1:
+        raise RecipeError(f"--n-best {n_best}: {out} has one line a sentence: write a .csv, .parquet or .jsonl file")
     if player.manifest["task"] in WRITERS:
         asked = {
             name.replace("-", "_"): value for name, value in (given | {"n-best": n_best}).items() if value is not None
@@ -247,7 +249,7 @@ def _only(tasks: tuple[str, ...], player: Any, options: dict[str, Any]) -> None:
 def _lines(source: Path | None) -> Any:
     """The lines of a file, or of standard input."""
     try:
-        return nullcontext(sys.stdin) if source is None else source.open(encoding="utf-8")
+        return nullcontext(cli_text.standard_input()) if source is None else source.open(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"--input {source}: {(error.strerror or 'no such file').lower()}") from None
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from recurra.cli_text import standard_input
 from recurra.errors import RecipeError, RecurraError
 
 Models = Annotated[
@@ -44,7 +45,7 @@ def translate(
     json_output: Json = False,
 ) -> None:
     """Translate standard input, a sentence a line. A refused line is named on standard error; the exit code is then 2."""
-    from recurra.heatmap import figure
+    from recurra.heatmap import save
     from recurra.runtime.translate import as_json, shown
     from recurra.runtime.writer import need
     from recurra.search.settings import Search
@@ -76,11 +77,11 @@ def translate(
                 phrases=None if phrase is None else [phrase],
             )
             if picture is not None:
-                figure(answer).savefig(picture / f"{ran.number}.png", dpi=150)
+                save(answer, picture / f"{ran.number}.png")
             if json_output:
                 print(as_json(answer), flush=True)
                 continue
-            print("\n".join([answer.text, *(text for text, _ in answer.alternatives)]), flush=True)
+            print("\n".join([answer.text, *(other.text for other in answer.alternatives)]), flush=True)
             if attention:
                 print(shown(answer), flush=True)
     raise SystemExit(ran.code)
@@ -131,7 +132,7 @@ class _Lines:
         self.number, self.code = 0, 0
 
     def __iter__(self) -> Iterator[str]:
-        for line in sys.stdin:
+        for line in standard_input():
             self.number += 1
             yield line.strip()
 

@@ -1,10 +1,11 @@
 """The commands of language models: `recurra generate` and `recurra score`."""
 
 import json
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import numpy as np
 import typer
@@ -89,6 +90,13 @@ def generate(
     sys.stdout.write("\n")
 
 
+def standard_input() -> TextIO:
+    """Standard input, which Ctrl-C stops also while it waits: polars, once imported, has a signal start the read again."""
+    if hasattr(signal, "siginterrupt"):
+        signal.siginterrupt(signal.SIGINT, True)
+    return sys.stdin
+
+
 def score(
     model: Model,
     text: Annotated[Path | None, typer.Argument(help="text file; none: standard input")] = None,
@@ -106,7 +114,7 @@ def score(
     from recurra.textfile import lines
 
     player = _player(model, cache, theta, cache_weight)
-    whole = sys.stdin.read() if text is None else "\n".join([*lines(text, player.encoding), ""])
+    whole = standard_input().read() if text is None else "\n".join([*lines(text, player.encoding), ""])
     if dynamic not in ("none", "output", "all"):
         raise RecipeError(f"--dynamic {dynamic}: must be none, output or all")
     if dynamic == "none":

@@ -1,5 +1,7 @@
 """What each word of an answer attended to, as a picture: a row a word, a column a word of the source, the darker the more."""
 
+import os
+import warnings
 from html import escape
 from typing import Any
 
@@ -44,7 +46,43 @@ def figure(answer: Written) -> Any:
     made = Figure(figsize=(2 + 0.3 * shape[1], 1 + 0.3 * shape[0]), layout="constrained")
     axes = made.subplots()
     axes.imshow(answer.attention if answer.attention.size else np.zeros((1, 1)), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(shape[1]), answer.source_words, rotation=90, parse_math=False)
-    axes.set_yticks(range(shape[0]), answer.words, parse_math=False)
+    fonts = _fonts({letter for word in (*answer.source_words, *answer.words) for letter in word})
+    axes.set_xticks(range(shape[1]), answer.source_words, rotation=90, parse_math=False, fontfamily=fonts)
+    axes.set_yticks(range(shape[0]), answer.words, parse_math=False, fontfamily=fonts)
     axes.xaxis.tick_top()
     return made
+
+
+def save(answer: Written, path: str | os.PathLike[str]) -> None:
+    """Write the figure as a file of matplotlib's, e.g. attention.png; none where there is no word. Raises UnsupportedError as `figure`."""
+    if not answer.attention.size:
+        return
+    made = figure(answer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # one for each letter, of which `figure` has warned together
+        made.savefig(path, dpi=150)
+
+
+def _fonts(letters: set[str]) -> list[str]:
+    """Matplotlib's fonts as they are set, and installed ones for the letters that these lack. Warns where none has them."""
+    from matplotlib import font_manager, rcParams
+
+    def lacks(path: str) -> set[str]:
+        return {letter for letter in letters if not font_manager.get_font(path).get_char_index(ord(letter))}
+
+    names = list(rcParams["font.family"])
+    for name in names:
+        letters = lacks(font_manager.findfont(font_manager.FontProperties(family=[name])))
+    for font in font_manager.fontManager.ttflist:
+        if not letters:
+            break
+        if not font.name.startswith("Last Resort") and (left := lacks(font.fname)) < letters:
+            names.append(font.name)
+            letters = left
+    if letters:
+        warnings.warn(
+            f"no installed font has the letters {''.join(sorted(letters))[:20]!r}: a picture shows boxes; install one, e.g. Noto Sans CJK",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return names

@@ -61,6 +61,17 @@ def pairs(
         )
 
 
+def sources(source: Any, *, source_column: str, encoding: str = "utf-8") -> Iterator[str]:
+    """The texts to read alone: each line of a file of plain text, or a column of a table (as in `pairs`), row by row; "" where a cell is
+    empty. Raises DataError: no such file or column, no text in this encoding.
+    """
+    if isinstance(source, (str, os.PathLike)) and not _is_table(Path(source)):
+        yield from (line.strip() for line in textfile.lines(Path(source), encoding))
+        return
+    table = open_table(source, (source_column,))
+    yield from ((text or "").strip() for (text,) in documenttable.texts(table, (source_column,)))
+
+
 def _of_files(source: Any, target: Any, encoding: str) -> tuple[Rows, Place, str]:
     paths = []
     for side in (source, target):

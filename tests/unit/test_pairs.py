@@ -15,7 +15,7 @@ import torch
 from recurra.codec import text as text_codec
 from recurra.codec.pairs import TARGET_FILE, PairCodec
 from recurra.codec.tokenizer import PADDING, UNKNOWN
-from recurra.codec.words import word_index, words
+from recurra.codec.words import unknown, word_index, words
 from recurra.data import buckets
 from recurra.data.buckets import PairBuckets, stored
 from recurra.data.pairs import Pairs, Summaries, encoded
@@ -310,6 +310,19 @@ def test_extended_ids_by_hand(joint):
     assert [codec.token(i, extra) for i in (UNKNOWN, cat, codec.end, v)] == ["<unk>", "cat", "</s>", "dog"]
     refused("the document has 3 word(s) of its own, from 6 on", codec.decode, [v + 3], extra)
     assert codec.copies("the cat")[1] == []
+
+
+@pytest.mark.parametrize("unit", ["words", "characters", "bpe", "unigram"])
+def test_a_text_is_unknown_where_no_letter_of_it_is_known(unit):
+    codec = text_codec.fit(
+        ["ein Hund schläft , auf - dem Gras !"] * 9,
+        unit=unit,
+        vocabulary=None if unit in ("words", "characters") else 300,
+    )
+    dark = {
+        text: unknown(codec, codec.encode(text)) for text in ("漢字 漢字", "漢字 !", "漢字 Hund", "Hund !", "!", "")
+    }
+    assert [text for text, said in dark.items() if said] == ["漢字 漢字", "漢字 !"]
 
 
 def test_a_pointer_needs_words():

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from recurra.codec.text import TextCodec
-from recurra.codec.tokenizer import checked
+from recurra.codec.tokenizer import UNKNOWN, checked
+
+LACKING = "\ufffd"  # stands for what a token doesn't spell
 
 
 def words(codec: TextCodec, text: str) -> list[str]:
@@ -34,3 +36,16 @@ def word_index(codec: TextCodec, ids: Sequence[int] | np.ndarray) -> np.ndarray:
     begin = np.cumsum([0, *map(len, pieces)])[: len(ids)]
     before = np.append(0, np.cumsum(ends))  # words that end before each character
     return np.minimum(before[begin], max(0, int(ends.sum()) - 1)).astype(np.int32)
+
+
+def unknown(codec: TextCodec, ids: Sequence[int] | np.ndarray) -> bool:
+    """Whether a text holds what the codec doesn't know, and beside it no letter that it knows. Pieces of words spell everything by bytes:
+    there a letter is known that stands in one piece.
+    """
+    tokens = (codec.token(i) if UNKNOWN < i < codec.size else LACKING for i in np.asarray(ids).tolist())
+    lacking = False
+    for token in tokens:
+        if any(map(str.isalnum, token)):
+            return False
+        lacking = lacking or LACKING in token
+    return lacking

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recurra import documenttable, pairfile
+from recurra import pairfile
 from recurra.codec.words import words as words_of
 from recurra.errors import DataError, RecipeError
 from recurra.pairfile import Pair
 from recurra.runtime.scored import Scored
 from recurra.runtime.writer import Writer, Written, need
 from recurra.search.settings import Search
-from recurra.tablefile import open_table
 
 AROUND = 0.2  # of the words asked for, that a summary may have more or less
 ROOM = 6  # tokens for each word asked for
@@ -47,14 +46,10 @@ class SummariseModel(Writer):
         return self.write(texts, search, words=around)
 
     def predict(self, source: Any, search: Search | None = None) -> pl.DataFrame:
-        """Summarise every document of a table (file or frame) or list: a row each, with text, score and ended. Raises DataError."""
-        if isinstance(source, list | tuple):
-            texts = list(source)
-        else:
-            column = self.columns["source_column"]
-            table = open_table(source, (column,))
-            texts = [row[0] or "" for row in documenttable.texts(table, (column,))]
-        found = self.write(texts, search)
+        """Summarise every document of a table (file or frame), of a file of plain text (one a line) or of a list: a row each, with text,
+        score and ended. Raises DataError.
+        """
+        found = self.write(list(self.sources(source)), search)
         columns = {"text": pl.String, "score": pl.Float64, "ended": pl.Boolean}
         return pl.DataFrame(
             {k: pl.Series([getattr(one, k) for one in found], dtype=kind) for k, kind in columns.items()}
@@ -77,7 +72,7 @@ class SummariseModel(Writer):
         scorer = RougeScorer(list(ROUGE), use_stemmer=True)
         answers = self.write([pair.source for pair in pairs], search)
         written = [answer.text for answer in answers]
-        lead = max(1, round(float(np.mean([len(pair.target.split()) for pair in pairs]))))
+        lead = max(1, round(float(np.mean([len(words_of(self.codec.source, pair.target)) for pair in pairs]))))
         first = [" ".join(words_of(self.codec.source, pair.source)[:lead]) for pair in pairs]
         total, count = self.score(pairs)
         rows = {name: _rouge(scorer, pairs, texts) for name, texts in (("model", written), (f"lead-{lead}", first))}

@@ -4,13 +4,12 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import polars as pl
 
-from recurra import pairfile, textfile
+from recurra import pairfile
 from recurra.errors import DataError, RecurraError, UnsupportedError
 from recurra.pairfile import Pair
 from recurra.runtime.scored import Scored
@@ -66,23 +65,19 @@ class TranslateModel(Writer):
         return Simultaneous(self)
 
     def predict(self, source: Any, search: Search | None = None) -> pl.DataFrame:
-        """Translate every line of a file of plain text, or every text of a list: a row for each of the `n_best`, with sentence (from 1),
-        rank (from 1), text, score, ended, and the alignment of the best ("0-0 1-2": source word - word). Raises DataError.
+        """Translate every line of a file of plain text, every source of a table (file or frame), or every text of a list: a row for each of
+        the `n_best`, with sentence (from 1), rank (from 1), text, score, ended, and the alignment of the best ("0-0 1-2": source word -
+        word). Raises DataError.
         """
         rows: dict[str, list[Any]] = {name: [] for name in ("sentence", "rank", "text", "score", "ended", "alignment")}
-        lines = (
-            iter(source)
-            if isinstance(source, list | tuple)
-            else (line.strip() for line in textfile.lines(Path(source)))
-        )
-        number = 0
-        while block := list(islice(lines, HELD)):
+        number, texts = 0, iter(self.sources(source))
+        while block := list(islice(texts, HELD)):
             for answer in self.write(block, search):
                 number += 1
                 pairs = " ".join(f"{s}-{t}" for s, t in answer.alignment)
-                best = (answer.text, answer.score)
-                for rank, (text, score) in enumerate((best, *answer.alternatives), 1):
-                    shown = (number, rank, text, score, answer.ended if rank == 1 else True, pairs if rank == 1 else "")
+                best = (answer.text, answer.score, answer.ended)
+                for rank, one in enumerate((best, *answer.alternatives), 1):
+                    shown = (number, rank, *one, pairs if rank == 1 else "")
                     for name, value in zip(rows, shown, strict=True):
                         rows[name].append(value)
         kinds = (pl.Int64, pl.Int64, pl.String, pl.Float64, pl.Boolean, pl.String)
@@ -178,7 +173,7 @@ def as_json(answer: Written) -> str:
             "source": list(answer.source_words),
             "words": list(answer.words),
             "attention": np.round(answer.attention.astype(float), 4).tolist(),
-            "alternatives": [{"text": text, "score": round(score, 6)} for text, score in answer.alternatives],
+            "alternatives": [one._asdict() | {"score": round(one.score, 6)} for one in answer.alternatives],
         },
         ensure_ascii=False,
     )

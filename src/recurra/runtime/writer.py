@@ -8,13 +8,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TextIO
+from typing import Any, ClassVar, NamedTuple, TextIO
 
 import numpy as np
 
+from recurra import pairfile
 from recurra.codec.pairs import PairCodec
 from recurra.codec.tokenizer import PADDING, UNKNOWN, checked
-from recurra.codec.words import word_index, words
+from recurra.codec.words import unknown, word_index, words
 from recurra.errors import DataError, RecipeError, RecurraError, UnsupportedError
 from recurra.pairfile import Pair
 from recurra.runtime.sequence import EncoderDecoder, Rows, Source
@@ -29,10 +30,18 @@ GROUP = 64  # texts side by side
 EXAMPLES, WIDEST = 4, 60  # answers that are shown with their scores, and words of a source that a picture has
 
 
+class Alternative(NamedTuple):
+    """One of the next best answers; its fields are those of Written."""
+
+    text: str
+    score: float
+    ended: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Written:
     """An answer. text; score: what the search holds it worth; logp: in nats; ended: whether it came to an end of its own; tokens: as
-    the codec writes them; weights [tokens, source tokens]: of attention; alternatives: the next best, as (text, score).
+    the codec writes them; weights [tokens, source tokens]: of attention; source_words: that were read; alternatives: the next best.
     """
 
     text: str
@@ -45,7 +54,7 @@ class Written:
     words: tuple[str, ...]
     attention: np.ndarray = field(repr=False)
     """[words, source words]: the weights with pieces put together, each word's mean over its own pieces."""
-    alternatives: tuple[tuple[str, float], ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
     @property
     def alignment(self) -> list[tuple[int, int]]:
@@ -112,6 +121,13 @@ class Writer:
                 refused += 1
                 sys.stderr.write(f"recurra: line {number}: {error}\n")
         return refused
+
+    def sources(self, source: Any) -> Iterable[str]:
+        """The texts of a list, a file or a frame, read as its training data were. Raises DataError."""
+        if isinstance(source, list | tuple):
+            return source
+        named = {name: self.columns[name] for name in ("source_column", "encoding")}
+        return pairfile.sources(source, **named)
 
     def examples(self, pairs: Sequence[Pair], answers: Sequence[Written]) -> list[dict[str, Any]]:
         """The first answers of a scored part, with what was wanted and, word by word, what they attended to: JSON values."""
@@ -253,19 +269,22 @@ class Writer:
             ids, extra = [np.asarray(one[0]) for one in both], [one[1] for one in both]
         else:
             ids, extra = list(self.codec.sources(texts)), [[] for _ in texts]
-        long = [len(one) - 1 for one in ids if len(one) - 1 > 2 * self.longest]
-        if long:
-            warnings.warn(
-                f"a text of {max(long)} tokens is far longer than any in training ({self.longest}): split it",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        dark = [text for text, one in zip(texts, ids, strict=True) if len(one) > 1 and (one[:-1] == UNKNOWN).all()]
-        if dark:
-            warnings.warn(
-                f"the model knows no word of {dark[0][:40]!r}: its answer is a guess", RuntimeWarning, stacklevel=4
-            )
+        self._warn(texts, ids)
         return extra, [network.encode(ids) for network in self.networks]
+
+    def _warn(self, texts: Sequence[str], ids: Sequence[np.ndarray]) -> None:
+        """Of what the answers can't be good for: a source that is cut, or longer than any that was seen, or of unknown words alone."""
+        most = max(map(len, self.codec.source.encode_each(texts)))
+        cut, said = self.codec.longest or most, []
+        if most > cut:
+            said.append(f"of a text of more than {cut} tokens the model reads the first {cut}, as in training")
+        if min(most, cut) > 2 * self.longest:
+            said.append(f"a text of {most} tokens is far longer than any in training ({self.longest}): split it")
+        dark = [text for text, one in zip(texts, ids, strict=True) if unknown(self.codec.source, one[:-1])]
+        if dark:
+            said.append(f"the model knows no word of {dark[0][:40]!r}: its answer is a guess")
+        for line in said:
+            warnings.warn(line, RuntimeWarning, stacklevel=6)
 
     def _rules(self, search: Search) -> dict[str, Any]:
         """What a text begins with, whether one ends, and ids that are never written."""
@@ -304,7 +323,6 @@ class Writer:
         first = kept[order[0]]
         ids = [i for i in first.ids if i != self.codec.end]
         weights = np.zeros((len(first.ids), 0), np.float32) if first.weights is None else first.weights
-        read = words(self.codec.source, source)
         source_ids = next(self.codec.sources([source]))[:-1]
         said, attention = self._by_word(ids, extra, source_ids, weights, order[0])
         return Written(
@@ -314,10 +332,10 @@ class Writer:
             first.ended,
             tuple(self.codec.token(i, extra) for i in first.ids),
             weights,
-            tuple(read),
+            tuple(words(self.codec.source, source)[: attention.shape[1]]),
             said,
             attention,
-            tuple((text, kept[text].score) for text in order[1:]),
+            tuple(Alternative(text, kept[text].score, kept[text].ended) for text in order[1:]),
         )
 
     def _by_word(

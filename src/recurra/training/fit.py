@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,8 @@ def _write(
         player = runtime.make(recipe.name, manifest, export.weights, "", prepared.files)
         with suppress(DataError, UnsupportedError):  # what can't be scored is no reason to lose the model
             scores = player.evaluate(prepared.scored)
+            if prepared.sample:
+                scores = replace(scores, caption=f"{prepared.sample}: {scores.caption}")
             files[modelfile.METRICS] = json.dumps({"part": "validation", **scores.to_json()}, indent=1)
     files["README.md"] = _card(recipe, training, prepared.sizes, files.get(modelfile.METRICS))
     modelfile.write(out, manifest, export.weights, files, overwrite=overwrite)

@@ -53,6 +53,8 @@ def _prepared(recipe: Recipe, made: Any, *, copies: bool) -> Prepared:
         validation = PairBuckets(**parts[1], tokens=4 * tokens, train=False)
     digests = [part.digest() for found in parts for part in found.values() if part is not None]
     longest = int(rows["sources"].lengths.max()) - 1
+    every = [] if held_out is None else list(held_out)
+    step = max(1, -(-len(every) // SCORED))
     return Prepared(
         task=task,
         train=PairBuckets(**rows, tokens=tokens, train=True, seed=fit.seed, min_steps=MIN_STEPS),
@@ -60,11 +62,7 @@ def _prepared(recipe: Recipe, made: Any, *, copies: bool) -> Prepared:
         codec={**codec.manifest(), "columns": data.columns, "trained longest": longest},
         digest=hashlib.sha256(" ".join(digests).encode()).hexdigest(),
         sizes={"pairs": len(rows["sources"]), "tokens": len(rows["sources"].flat) + len(rows["targets"].flat)},
-        scored=None if held_out is None else _some(list(held_out)),
+        scored=every[::step] or None,
+        sample=f"one in {step} of {len(every)} pairs" if step > 1 else "",
         files=codec.to_files(),
     )
-
-
-def _some(pairs: list[Any]) -> list[Any]:
-    """An even sample."""
-    return pairs[:: -(-len(pairs) // SCORED)]
