@@ -410,7 +410,9 @@ def test_every_alternative_says_whether_it_ended(translator, most, ended):
     assert {answer.ended, *(other.ended for other in answer.alternatives)} == {ended}
     assert answer.alternatives
     assert translator.predict(["drei und vier"], search)["ended"].to_list() == [ended] * (1 + len(answer.alternatives))
-    assert [other["ended"] for other in json.loads(as_json(answer))["alternatives"]] == [ended] * len(answer.alternatives)
+    assert [other["ended"] for other in json.loads(as_json(answer))["alternatives"]] == [ended] * len(
+        answer.alternatives
+    )
 
 
 @pytest.mark.parametrize(
