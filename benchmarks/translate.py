@@ -20,6 +20,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "translate.json"
 BARS = {"de-en": 33.0, "en-de": 31.0, "en-de-lower": 34.0}
 MARKS = re.compile(r"([^\w\s]|_)", re.UNICODE)
+SUBJECTS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "no coverage": {"coverage": False},
+    "no pointer": {"pointer": False},
+}
 LENGTHS = ((1, 6), (7, 8), (9, 10), (11, 99))  # words of a source
 
 
@@ -133,8 +139,8 @@ def simultaneous(seed: int, out: Path, epochs: int | None) -> dict[str, Any]:
     return row
 
 
-def subjects(seed: int, out: Path, epochs: int | None) -> dict[str, Any]:
-    """AESLC: the whole, without a pointer, without coverage."""
+def subjects(seed: int, out: Path, epochs: int | None, models: Sequence[str] = tuple(SUBJECTS)) -> dict[str, Any]:
+    """AESLC: the whole, without a pointer, without coverage, or some of these."""
     import polars as pl
 
     import recurra
@@ -147,9 +153,9 @@ def subjects(seed: int, out: Path, epochs: int | None) -> dict[str, Any]:
     document = next(name for name in columns if "body" in name)
     summary = next(name for name in columns if "subject" in name)
     row: dict[str, Any] = {}
-    for what, options in {"whole": {}, "no coverage": {"coverage": False}, "no pointer": {"pointer": False}}.items():
+    for what in models:
         model = recurra.train(
-            recurra.Summarise(**options),
+            recurra.Summarise(**SUBJECTS[what]),
             recurra.Summaries(
                 tables["train"],
                 validation=tables["dev"],
@@ -165,6 +171,9 @@ def subjects(seed: int, out: Path, epochs: int | None) -> dict[str, Any]:
         )
         found = model.evaluate(tables["test"])
         row[what] = found.rows["model"]
+        if SUBJECTS[what].get("coverage", True):
+            begun = [one["epoch"] for one in model.manifest["training"]["history"] if "begins" in one]
+            row[what] |= {"coverage began after epoch": begun[0] if begun else None}
     floor = next(name for name in found.rows if name.startswith("lead"))
     return row | {floor: found.rows[floor], "caption": found.caption, "bar ROUGE-1": 15.0}
 
@@ -246,6 +255,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, help="default: the task's own")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), choices=list(SUBJECTS), help="models of aeslc")
     parser.add_argument("--out", type=Path, default=Path("/tmp/recurra-translate"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -259,7 +269,9 @@ def main() -> None:
             began = time.monotonic()
             if name == "checks":
                 row = checks(seed, options.out)
-            elif run := {"en-ja": short_sentences, "wait": simultaneous, "aeslc": subjects}.get(name):
+            elif name == "aeslc":
+                row = subjects(seed, options.out, options.epochs, options.subjects)
+            elif run := {"en-ja": short_sentences, "wait": simultaneous}.get(name):
                 row = run(seed, options.out, options.epochs)
             else:
                 row = captions(name, seed, options.out, options.epochs)
@@ -268,7 +280,8 @@ def main() -> None:
                 "seed": seed,
                 "minutes": round((time.monotonic() - began) / 60, 1),
                 "command": f"python benchmarks/translate.py {name} --seeds {seed} --threads {options.threads}"
-                + (f" --epochs {options.epochs}" if options.epochs else ""),
+                + (f" --epochs {options.epochs}" if options.epochs else "")
+                + (f" --subjects {' '.join(map(repr, options.subjects))}" if name == "aeslc" else ""),
                 "date": str(date.today()),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             }

@@ -335,7 +335,8 @@ def main() -> None:
         sys.stderr.close()
         raise SystemExit(1) from None
     except (KeyboardInterrupt, typer.Abort):
-        print("recurra: interrupted; a training run goes on with --resume", file=sys.stderr)
+        more = "; go on with --resume" if sys.argv[1:2] == ["train"] else ""
+        print(f"recurra: interrupted{more}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -75,7 +75,7 @@ def test_a_stopped_training_says_so_and_goes_on(sign, tmp_path):
     run.send_signal(sign)
     _, said = run.communicate(timeout=120)
     assert run.returncode == 130
-    assert said.strip().splitlines()[-1] == "recurra: interrupted; a training run goes on with --resume"
+    assert said.strip().splitlines()[-1] == "recurra: interrupted; go on with --resume"
     assert last.exists()
     assert not (tmp_path / "m").exists()
 
