@@ -322,7 +322,7 @@ def test_a_text_is_unknown_where_no_letter_of_it_is_known(unit):
     dark = {
         text: unknown(codec, codec.encode(text)) for text in ("漢字 漢字", "漢字 !", "漢字 Hund", "Hund !", "!", "")
     }
-    assert [text for text, said in dark.items() if said] == ["漢字 漢字", "漢字 !"]
+    assert [text for text, said in dark.items() if said] == ["漢字 漢字", "漢字 !"][: 1 if unit == "words" else 2]
 
 
 def test_a_pointer_needs_words():

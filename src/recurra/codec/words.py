@@ -39,13 +39,11 @@ def word_index(codec: TextCodec, ids: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def unknown(codec: TextCodec, ids: Sequence[int] | np.ndarray) -> bool:
-    """Whether a text holds what the codec doesn't know, and beside it no letter that it knows. Pieces of words spell everything by bytes:
-    there a letter is known that stands in one piece.
+    """Whether a text is of unknown words alone. Characters and pieces: whether it holds what the codec doesn't know, and beside it no
+    letter that it knows. Pieces spell everything by bytes: there a letter is known that stands in one piece.
     """
-    tokens = (codec.token(i) if UNKNOWN < i < codec.size else LACKING for i in np.asarray(ids).tolist())
-    lacking = False
-    for token in tokens:
-        if any(map(str.isalnum, token)):
-            return False
-        lacking = lacking or LACKING in token
-    return lacking
+    ids = np.asarray(ids)
+    if codec.unit == "words":
+        return bool(len(ids)) and bool(((ids <= UNKNOWN) | (ids >= codec.size)).all())
+    tokens = [codec.token(i) if UNKNOWN < i < codec.size else LACKING for i in ids.tolist()]
+    return any(LACKING in token for token in tokens) and not any(map(str.isalnum, "".join(tokens)))
