@@ -147,12 +147,13 @@ def predict(
     """Forecast every series of a table from its last observation; classify or tag every text, translate or summarise it."""
     from recurra.runtime.model import load
     from recurra.runtime.stream import store
-    from recurra.tablefile import ending_of, write
+    from recurra.tablefile import check_folder, check_out, write
 
     player = load(model)
     lines = out.suffix == ".txt" and player.manifest["task"] in WRITERS
-    if not lines:
-        ending_of(out)
+    (check_folder if lines else check_out)(out)
+    if out.absolute() == data.absolute():
+        raise RecipeError(f"--out {out}: is the file that is read: write another")
     _only(("forecast",), player, {"horizon": horizon, "seed": seed})
     given = {"beam": beam, "length-penalty": length_penalty}
     _only(WRITERS, player, given)
@@ -163,6 +164,7 @@ def predict(
         asked = {
             name.replace("-", "_"): value for name, value in (given | {"n-best": n_best}).items() if value is not None
         }
+        asked.setdefault("beam", max(n_best or 1, player.search.beam))
         frame = player.predict(data, replace(player.search, **asked))
     else:
         frame = player.predict(data, horizon, seed=seed or 0) if _forecasts(player) else player.predict(data)
@@ -431,6 +433,9 @@ def _run(chosen: Any, given: dict[str, Any]) -> None:
     report = given["report"]
     if report is not None and (report.is_dir() or not report.absolute().parent.is_dir()):
         raise RecipeError(f"--report {report}: must be a file in a folder that exists")
+    unscored = chosen.name != "forecast" and chosen.data.validation == 0
+    if report is not None and unscored:
+        raise RecipeError(f"--report {report}: without a validation part there is nothing to report")
     model = train(
         chosen.task,
         chosen.data,
@@ -461,5 +466,7 @@ def _run(chosen: Any, given: dict[str, Any]) -> None:
         elif (scored := stored(given["out"])) is not None:
             write_score_report(given["report"], given["out"], model, scored)
         else:
-            raise RecipeError(f"--report {given['report']}: without a validation part there is nothing to report")
+            raise RecipeError(
+                f"--report {given['report']}: the validation part could not be scored, so there is nothing to report"
+            )
         print(f"report -> {given['report']}", file=sys.stderr)

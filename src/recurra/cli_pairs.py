@@ -1,5 +1,6 @@
 """The commands of models that read a text and write another: `recurra translate`, `recurra summarise`, `recurra average`."""
 
+import io
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -50,6 +51,8 @@ def translate(
     from recurra.runtime.writer import need
     from recurra.search.settings import Search
 
+    if phrase is not None and not all(map(str.strip, phrase)):
+        raise RecipeError(f"--phrase {next(one for one in phrase if not one.strip())!r}: name a word, or leave it out")
     player = _player(models, "translate")
     search = Search(
         beam=max(n_best, player.search.beam) if beam is None else beam,
@@ -132,7 +135,12 @@ class _Lines:
         self.number, self.code = 0, 0
 
     def __iter__(self) -> Iterator[str]:
-        for line in standard_input():
+        lines = standard_input()
+        if isinstance(lines, io.TextIOWrapper):
+            lines.reconfigure(
+                errors="surrogateescape"
+            )  # so that a wrong byte refuses its line, not all that are read with it
+        for line in lines:
             self.number += 1
             yield line.strip()
 

@@ -51,7 +51,10 @@ def _svg(history: Sequence[Mapping[str, Any]]) -> str:
         points = " ".join(f"{x(row['epoch'])},{y(row[name])}" for row in rows)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         for row in rows:
-            words = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in row.items() if value is not None)
+            told = {key.replace("_", " "): value for key, value in row.items() if value is not None}
+            words = ", ".join(
+                f"{key} {value if isinstance(value, str) else f'{value:g}'}" for key, value in told.items()
+            )
             at = f'cx="{x(row["epoch"])}" cy="{y(row[name])}"'
             parts.append(f'<circle {at} r="2.6" fill="{colour}"><title>{escape(words)}</title></circle>')
         parts.append(f'<text x="{LEFT + 90 * k}" y="14" style="fill:{colour}">{label}</text>')

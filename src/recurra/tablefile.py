@@ -84,6 +84,21 @@ def ending_of(path: Path) -> str:
     raise DataError(f"{path}: unknown ending '{path.suffix}': use one of {', '.join(ENDINGS)}")
 
 
+def check_out(path: Path) -> str:
+    """The ending of a table's file that can be written. Raises DataError: an unknown ending or .tsv, no such folder."""
+    ending = ending_of(path)
+    if ending.startswith(".tsv"):
+        raise DataError(f"{path}: tab-separated text can't hold every text: write a .csv file")
+    check_folder(path)
+    return ending
+
+
+def check_folder(path: Path) -> None:
+    """Raises DataError where the folder of `path` is missing."""
+    if not path.parent.is_dir():
+        raise DataError(f"no such folder: {path.parent}: make it first")
+
+
 def check_file(path: Path) -> None:
     """Raises DataError where `path` is no file, with the nearest name in its folder."""
     if not path.is_file():
@@ -201,11 +216,7 @@ def write(frame: dict[str, np.ndarray] | pl.DataFrame, path: str | os.PathLike[s
     Raises DataError: an unknown ending or .tsv, no such folder, columns of different lengths.
     """
     path = Path(path)
-    ending = ending_of(path)
-    if ending.startswith(".tsv"):
-        raise DataError(f"{path}: tab-separated text can't hold every text: write a .csv file")
-    if not path.parent.is_dir():
-        raise DataError(f"no such folder: {path.parent}: make it first")
+    ending = check_out(path)
     if isinstance(frame, dict):
         lengths = {name: len(values) for name, values in frame.items()}
         if len(set(lengths.values())) > 1:

@@ -25,6 +25,7 @@ from recurra import (
     Summaries,
     Summarise,
     Translate,
+    curve,
     load,
     modelfile,
     scorepage,
@@ -108,7 +109,7 @@ def files(tmp_path_factory):
     return folder
 
 
-def trained(files, out, seed=0, data=None, **task):
+def trained(files, out, seed=0, data=None, epochs=6, **task):
     return train(
         Translate(embedding=24, smoothing=0.0, **task),
         Pairs(
@@ -119,7 +120,7 @@ def trained(files, out, seed=0, data=None, **task):
             **(data or {"unit": "words"}),
         ),
         core=Core(hidden=32, layers=2, dropout=0.0),
-        fit=Fit(epochs=6, batch_size=8, learning_rate=1e-2, seed=seed),
+        fit=Fit(epochs=epochs, batch_size=8, learning_rate=1e-2, seed=seed),
         out=out,
         overwrite=True,
         progress=False,
@@ -234,8 +235,34 @@ def test_a_translator_that_waits_begins_before_the_end(files, tmp_path, capsys):
     with pytest.raises(DataError, match="takes the next word of a sentence, not ' '"):
         model.step(model.start(), " ")
     assert model.finish(model.start())[0] == ""
+    _, over = model.finish(model.step(model.start(), "eins")[1])
+    for wrong in (lambda: model.step(over, "zwei"), lambda: model.finish(over)):
+        with pytest.raises(StateError, match="this sentence has ended: begin the next"):
+            wrong()
     with pytest.raises(StateError, match="belongs to the model"):
         model.step(State("another", model.start().arrays), "eins")
+
+
+def test_a_poor_translator_stops_where_a_whole_sentence_does(files, tmp_path):
+    """Streamed = whole also where no end is found, and where more is said than the model reads, which is then said."""
+    data = {"unit": "words", "longest": 6}
+    model = trained(files, tmp_path / "m", data=data, epochs=1, direction="forward", bridge="zeros", wait=2)
+    kept = modelfile.read(tmp_path / "m")
+    kept.weights["softmax.bias"][model.codec.end] = -30.0  # it never comes to an end
+    tokenizers = {name: kept.read_bytes(name).decode() for name in model.codec.to_files()}
+    model = TranslateModel(kept.manifest, kept.weights, model.digest, tokenizers)
+    ended = []
+    for text in ("rot", "eins und zwei", "drei und vier und", "blau " * 6):
+        (whole,) = model.translate([text], Search(beam=1))
+        state, pieces = model.start(), []
+        for word in text.split():
+            piece, state = model.step(state, word)
+            pieces.append(piece)
+        assert "".join([*pieces, model.finish(state)[0]]).strip() == whole.text
+        ended.append(whole.ended)
+    assert not any(ended)
+    with pytest.warns(RuntimeWarning, match="reads the first 6 tokens"):
+        model.step(model.start(), "eins und " * 4)
 
 
 @pytest.mark.filterwarnings("ignore:the model knows no")
@@ -274,6 +301,9 @@ def test_prefix_phrase_draws_and_lines(translator, capsys):
     assert translator.sample(["rot"], Sampling(), seed=1)[0].text == a[1].text
     assert translator.lines(["eins\n", "\n", "zwei"], sys.stdout) == 0
     assert capsys.readouterr().out.splitlines() == ["one", "", "two"]
+    for search in (None, replace(translator.search, beam=1)):
+        with pytest.raises(DataError, match="phrases are a list"):
+            translator.translate(["eins"], search, phrases=[None])
     frame = translator.predict(["eins", "zwei rot"], Search(n_best=2))
     assert frame["sentence"].to_list() == [1, 1, 2, 2]
     with pytest.raises(RecipeError, match="min_length = 3 would do nothing"):
@@ -291,11 +321,17 @@ def test_pieces_of_words_phrases_and_bounds(files, tmp_path):
         for answer in model.translate(given, phrases=[[phrase]] * 4):
             assert f" {phrase} " in f" {answer.text} "
             assert answer.text == answer.text.strip()
+    for text in given:  # what an answer holds anyway changes nothing, at its beginning too
+        (plain,) = model.translate([text])
+        for part in (plain.words[:1], plain.words[-1:], plain.words[:2]):
+            for prefixes in (None, [f" {plain.words[0]}\n"]):
+                assert model.translate([text], phrases=[[" ".join(part)]], prefixes=prefixes)[0].text == plain.text
     assert model.translate(["drei"], prefixes=["two "])[0].text.split()[0] == "two"
     for most in (1, 2, 3):
         (answer,) = model.translate(["eins und zwei und drei und vier"], Search(max_length=most))
         assert len([token for token in answer.tokens if token != "</s>"]) <= most
         assert len(answer.tokens) == len(answer.weights)
+        assert answer.score == Search().score(answer.logp, len(answer.tokens), None)
         if not answer.ended:
             total, _ = model.score([Pair("eins und zwei und drei und vier", answer.text)])
             assert answer.logp > total[0]  # END not counted
@@ -350,7 +386,18 @@ def test_a_file_in_and_a_file_out(translator, files, tmp_path):
     rows = pl.read_ndjson(tmp_path / "out.jsonl")
     assert rows["rank"].to_list() == [1, 2, 3, 1, 1, 2, 3]
     assert rows["alignment"][0] == "0-0 1-1 2-2"
-    refused = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "x.csv", "--n-best", 9)
+    refused = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "x.csv", "--n-best", 9, "--beam", 5)
+    for out, error in (
+        (tmp_path / "in.txt", "is the file that is read"),
+        (tmp_path / "no" / "x.txt", "no such folder"),
+    ):
+        ran = command("predict", folder, tmp_path / "in.txt", "--out", out)
+        assert (ran.code, len(ran.err), error in ran.err[0]) == (2, 1, True)
+    lines = subprocess.run(
+        [sys.executable, "-m", "recurra", "translate", folder], input=b"drei\nrot \xff\n\nrot\n", capture_output=True
+    )
+    assert (lines.returncode, lines.stdout) == (2, b"three\n\nred\n")
+    assert lines.stderr.decode().startswith("recurra: line 2: a text holds what is no Unicode text (a wrong byte")
     assert "n_best = 9 texts need a beam of as many, not 5" in refused.err[0]
     refused = command("predict", folder, tmp_path / "in.txt", "--out", tmp_path / "x.txt", "--n-best", 2)
     assert refused.code == 2
@@ -501,6 +548,7 @@ def test_coverage_begins_by_itself_and_is_in_the_model_that_is_kept(tmp_path):
     model = summariser(tmp_path / "s", documents(noisy=True), attention="location")
     history = model.manifest["training"]["history"]
     (begun,) = (k for k, row in enumerate(history) if row.get("begins") == "coverage")
+    assert "begins coverage" in curve.section(model.manifest)
     overlap = [row["validation_error"] - row["validation_loss"] for row in history]
     kept = min(range(len(history)), key=lambda k: history[k]["validation_error"])
     assert kept > begun

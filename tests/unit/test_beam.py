@@ -201,3 +201,31 @@ def test_a_text_has_as_many_words_as_it_is_asked_for():
 def test_where_nothing_may_follow_the_text_is_given_as_it_stands():
     (best,) = found(Search(beam=2, no_repeat=1, min_length=9, max_length=9), [Task(10)])
     assert [(len(h.ids), h.ended) for h in best] == [(4, False)] * 2
+
+
+def test_a_phrase_may_be_spelt_otherwise_at_the_beginning():
+    """(2, 3) is the phrase (0, 1) there; it counts once, and only as the first."""
+    start = Progress.of([(0, 1), (1,)], [(2, 3), (1,)])
+    assert start.after(2).after(3).open == ((1,),)
+    assert start.after(2).after(3).bank == start.after(0).after(1).bank == 2
+    assert start.after(2).after(1).open == ((0, 1),)
+    assert start.after(1).after(2).after(3).open == ((0, 1),)
+    assert start.wanted() == [2, 1, 0]
+    for sentence in range(5):
+        (best,) = found(WIDE, [Task(4, phrases=((0, 1),), first=((2, 3),))], [sentence])
+        (plain,) = found(WIDE, [Task(4)], [sentence])
+        assert [h.ids for h in best[:5]] == [
+            h.ids for h in plain if "01" in "".join(map(str, h.ids)) or h.ids[:2] == (2, 3)
+        ][:5]
+
+
+def test_a_wider_beam_is_no_worse_with_phrases():
+    """A text that holds its phrases ends, whatever those that don't are worth."""
+    scores = []
+    for beam in (2, 8, 60):
+        tasks = [Task(7, phrases=((1,), (2, 0)))] * 12
+        scores.append([texts[0].score for texts in found(Search(beam=beam), tasks)])
+    best = np.array([texts[0].score for texts in found(Search(beam=400), [Task(7, phrases=((1,), (2, 0)))] * 12)])
+    assert (best >= np.array(scores) - 1e-12).all()
+    assert np.mean(scores[0]) < np.mean(scores[1]) <= np.mean(scores[2])
+    assert np.mean(scores[1]) > best.mean() - 0.2

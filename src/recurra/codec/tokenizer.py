@@ -68,7 +68,7 @@ def checked(text: Any) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise DataError(
-            "a text holds half a surrogate pair, so it is no Unicode text: write it again as UTF-8"
+            "a text holds what is no Unicode text (a wrong byte, or half a surrogate pair): write it again as UTF-8"
         ) from None
     return text
 

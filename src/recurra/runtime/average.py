@@ -18,13 +18,13 @@ def average(
 ) -> ModelFile:
     """Write the model folder `out`: the first model's files with the mean of all models' weights.
 
-    Raises RecipeError where there are fewer than two models, or one differs from the first in task, codec, layers, shapes or seed.
+    Raises RecipeError where there are fewer than two models, or one differs from the first in task, codec, layers, data, shapes or seed.
     """
     if len(models) < 2:
         raise RecipeError(f"a mean needs at least two models, not {len(models)}")
     first, *others = [modelfile.read(path) for path in models]
     for path, other in zip(models[1:], others, strict=True):
-        for part in ("task", "codec", "layers"):
+        for part in ("task", "codec", "layers", "data"):
             if other.manifest[part] != first.manifest[part]:
                 raise RecipeError(
                     f"'{path}' has another {part} than '{models[0]}': average models of one recipe and data"

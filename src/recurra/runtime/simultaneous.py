@@ -4,6 +4,7 @@ Token t of the translation, from 0, is written once t + wait tokens of the sourc
 word by word, the text has the bits of the same source given as a whole to a greedy search.
 """
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,14 +50,19 @@ class Simultaneous:
     def step(self, state: State, words: str) -> tuple[str, State]:
         """The next word of the source, or several with spaces between -> what is written by then ("" while it waits), and the new state.
 
-        Raises DataError where there is no word, StateError for another model's state.
+        Raises DataError where there is no word, StateError for another model's state and one that `finish` gave.
         """
         self._check(state)
         if not isinstance(words, str) or not words.strip():
             raise DataError(f"a step takes the next word of a sentence, not {str(words)[:40]!r}: finish it instead")
         before = state.arrays["heard"].tobytes().decode()
         text = f"{before} {words.strip()}" if before else words.strip()
-        ids = next(iter(self._codec.source.encode_each([text])))[: self._codec.longest]
+        ids = next(iter(self._codec.source.encode_each([text])))
+        if self._codec.longest is not None and len(ids) > self._codec.longest:
+            warnings.warn(
+                f"of a sentence the model reads the first {self._codec.longest} tokens", RuntimeWarning, stacklevel=3
+            )
+            ids = ids[: self._codec.longest]
         read = state.arrays["read"][0]
         if not np.array_equal(ids[: len(read)], read):
             raise DataError(f"{words.strip()[:40]!r} changes how the words before it are read: give whole words")
@@ -91,7 +97,7 @@ class Simultaneous:
             logp, _, rows = self._network.step([source], rows, np.array([last]))
             logp[:, [PADDING, UNKNOWN]] = -np.inf
             token = int(logp[0].argmax())
-            ended = token == self._codec.end or (over and len(written) + 1 >= most)
+            ended = token == self._codec.end or (over and len(written) + 2 >= most)
             written += [token] if token != self._codec.end else []
         new = {
             "heard": np.frombuffer(text.encode(), np.uint8)[None],
@@ -118,6 +124,8 @@ class Simultaneous:
         state.check(self._model.digest)
         if state.arrays.keys() != self.start().arrays.keys() or state.rows != 1:
             raise StateError("this state is not of one sentence that is being translated: begin with start()")
+        if self._codec.source.size in state.arrays["read"][0]:
+            raise StateError("this sentence has ended: begin the next with start()")
 
 
 def _source(memory: Memory) -> Source:

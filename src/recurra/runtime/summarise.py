@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from recurra import pairfile
+from recurra.codec.tokenizer import checked
 from recurra.codec.words import words as words_of
 from recurra.errors import DataError, RecipeError
 from recurra.pairfile import Pair
@@ -37,12 +38,14 @@ class SummariseModel(Writer):
             return self.write(texts, search)
         if isinstance(words, bool) or not isinstance(words, int) or words < 1:
             raise RecipeError(f"words = {words}: must be a whole number from 1 on")
-        for text in texts:
-            there = sum(any(map(str.isalnum, word)) for word in str(text).split())
-            if str(text).strip() and there < words:
+        for text in texts if isinstance(texts, list | tuple) else ():
+            there = sum(any(map(str.isalnum, word)) for word in checked(text).split())
+            if text.strip() and there < words:
                 raise DataError(f"a document of {there} words has no summary of about {words}: ask for fewer")
         around = math.ceil((1 - AROUND) * words), math.floor((1 + AROUND) * words)
-        search = replace(search or self.search, max_length=ROOM * words + 10)
+        search = search or self.search
+        if search.max_length is None:
+            search = replace(search, max_length=max(ROOM * words + 10, search.min_length))
         return self.write(texts, search, words=around)
 
     def predict(self, source: Any, search: Search | None = None) -> pl.DataFrame:

@@ -191,17 +191,18 @@ class Writer:
             tasks = [
                 Task(
                     search.most(len(source.memory) - 1),
-                    () if prefixes is None else self._ids(checked(prefixes[i]).rstrip(), self.codec.target.encode),
-                    () if phrases is None else self._phrases(phrases[i]),
+                    () if prefixes is None else self._ids(prefixes[i], self.codec.target.encode),
+                    () if phrases is None else self._phrases(phrases[i], self.codec.phrase),
                     len(source.memory),
                     None if words is None else self._counted(*words, more),
+                    () if phrases is None else self._phrases(phrases[i], self.codec.target.encode),
                 )
                 for i, source, more in zip(some, sources[0], extra, strict=True)
             ]
             rules = self._rules(search)
             answers = beam.search(_Advance(self.networks, sources).step, tasks, search, inside=inside, **rules)
             for i, best, more, task in zip(some, answers, extra, tasks, strict=True):
-                found[i] = self._written(texts[i], [_cut(one, task.most) for one in best], more, search)
+                found[i] = self._written(texts[i], [_cut(one, task.most, search) for one in best], more, search)
         return found
 
     def sample(
@@ -225,7 +226,7 @@ class Writer:
             ]
             drawn = sample(_Advance(self.networks, sources).step, tasks, sampling, seeds, **self._rules(search))
             for i, one, more, task in zip(some, drawn, extra, tasks, strict=True):
-                found[i] = self._written(texts[i], [_cut(one, task.most)], more, search)
+                found[i] = self._written(texts[i], [_cut(one, task.most, search)], more, search)
         return found
 
     def _groups(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[list[str]], list[list[Source]]]]:
@@ -293,7 +294,7 @@ class Writer:
         return {"start": end, "ends": lambda ids: ids[-1] == end, "banned": banned}
 
     def _ids(self, text: str, encode: Callable[[str], np.ndarray]) -> tuple[int, ...]:
-        ids = tuple(encode(text).tolist())
+        ids = tuple(encode(" ".join(checked(text).split())).tolist())
         if UNKNOWN in ids:
             raise DataError(f"the model has no token for a word of {text[:40]!r}: it can't be asked for")
         return ids
@@ -305,12 +306,13 @@ class Writer:
         begun = int(self.codec.target.unit != "words")
         return Words(least - begun, most - begun, begins)
 
-    def _phrases(self, phrases: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-        if isinstance(phrases, str) or not all(isinstance(one, str) and one.strip() for one in phrases):
+    def _phrases(self, phrases: Sequence[str], encode: Callable[[str], np.ndarray]) -> tuple[tuple[int, ...], ...]:
+        listed = isinstance(phrases, list | tuple)
+        if not listed or not all(isinstance(one, str) and one.strip() for one in phrases):
             raise DataError(
                 f"phrases are a list of words for each text, not {phrases!r}: give e.g. [['a phrase', 'another']]"
             )
-        return tuple(self._ids(one.strip(), self.codec.phrase) for one in phrases)
+        return tuple(self._ids(one, encode) for one in phrases)
 
     def _nothing(self) -> Written:
         empty = np.zeros((0, 0), np.float32)
@@ -367,18 +369,20 @@ class Writer:
 
 
 def _check(name: str, given: Any, number: int | None = None) -> None:
-    if isinstance(given, str) or not isinstance(given, Sequence):
+    if not isinstance(given, list | tuple):
         raise DataError(f"{name} must be a list, an entry for each text, not {type(given).__name__}")
     if number is not None and len(given) != number:
         raise DataError(f"{name} are for {len(given)} texts, and there are {number}: give one entry for each")
 
 
-def _cut(one: Hypothesis, most: int) -> Hypothesis:
+def _cut(one: Hypothesis, most: int, search: Search) -> Hypothesis:
     """A text without the token that stands where its end had to."""
     if one.ended or len(one.ids) < most:
         return one
     weights = None if one.weights is None else one.weights[:-1]
-    return replace(one, ids=one.ids[:-1], logp=one.logp + one.nats[-1], nats=one.nats[:-1], weights=weights)
+    logp, covered = one.logp + one.nats[-1], None if weights is None else weights.sum(0, dtype=np.float64)
+    score = search.score(logp, max(1, most - 1), covered)
+    return replace(one, ids=one.ids[:-1], logp=logp, score=score, nats=one.nats[:-1], weights=weights)
 
 
 class _Advance:

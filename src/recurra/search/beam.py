@@ -44,8 +44,9 @@ class Words(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One sentence that is searched. most: tokens at most; prefix: ids that the text begins with; phrases: ids that must stand in it;
-    positions: of its source, the others of a row of weights are padding; None: all.
+    """One sentence that is searched. most: tokens at most; prefix: ids that the text begins with; phrases: ids that must stand in it,
+    each for itself; first: the same as a text spells them that begins with one, where it spells them otherwise; positions: of its
+    source, the others of a row of weights are padding; None: all.
     """
 
     most: int
@@ -53,6 +54,12 @@ class Task(NamedTuple):
     phrases: tuple[tuple[int, ...], ...] = ()
     positions: int | None = None
     words: Words | None = None
+    first: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def progress(self) -> Progress:
+        """Before the first token."""
+        return Progress.of(self.phrases, self.first)
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ class _Search:
         inside: np.ndarray | None,
     ) -> None:
         for task in tasks:
-            begun = reduce(Progress.after, task.prefix, Progress.of(task.phrases))
+            begun = reduce(Progress.after, task.prefix, task.progress)
             needed = len(task.prefix) + sum(map(len, task.phrases)) - begun.bank
             if task.most <= needed:
                 raise DataError(
@@ -125,7 +132,7 @@ class _Search:
 
     def run(self) -> list[list[Hypothesis]]:
         nothing = Hypothesis((), 0.0, False)
-        open_ = [_Open(i, i, nothing, Progress.of(task.phrases)) for i, task in enumerate(self.tasks)]
+        open_ = [_Open(i, i, nothing, task.progress) for i, task in enumerate(self.tasks)]
         while open_:
             rows = np.array([one.row for one in open_], np.int64)
             ids = np.array([one.text.ids[-1] if one.text.ids else self.start for one in open_], np.int64)
@@ -182,19 +189,21 @@ class _Search:
         ]
         ended: list[_Grown] = []
         going: list[_Grown] = []
+        rivals = 0  # that go on, with every phrase as those have that end
         for one in sorted(grown):
             if not self.ends((*one.parent.text.ids, one.token)):
                 going.append(one)
-            elif self._may_end(one, length) and len(going) < beam:
+                rivals += not banks or one.parent.progress.after(one.token).done
+            elif self._may_end(one, length) and rivals < beam:
                 ended.append(one)
-            if len(going) == beam and not banks:
+            if rivals == beam and not banks:
                 break
         if banks:
             going = _shared_out(going, beam)
         if length >= self.tasks[number].most or not going:
             if not self.done[number] and not ended:
                 longest = [self._text(one, weights, ended=False) for one in going]
-                self.done[number] += longest or [self._stuck(parent) for parent in parents]
+                self.done[number] += longest or self._stuck(parents)
             going = []
         self.done[number] += [self._text(one, weights, ended=True) for one in ended[:beam]]
         if going and self._settled(number, going, length):
@@ -230,16 +239,20 @@ class _Search:
         covered = None if seen is None else seen.sum(0, dtype=np.float64)
         return Hypothesis(ids, logp, ended, self.settings.score(logp, len(ids), covered), nats, seen)
 
-    def _stuck(self, one: _Open) -> Hypothesis:
-        """A text after which nothing is allowed, as it stands."""
-        if not one.progress.done:
+    def _stuck(self, parents: list[_Open]) -> list[Hypothesis]:
+        """Texts after which nothing is allowed, as they stand."""
+        whole = [one for one in parents if one.progress.done]
+        if not whole:
             raise DataError(
                 "no text holds the phrases that are asked for: ask for fewer, raise max_length, or let words repeat"
             )
-        text, seen = one.text, np.stack(one.seen) if one.seen else None
-        covered = None if seen is None else seen.sum(0, dtype=np.float64)
-        score = self.settings.score(text.logp, max(len(text.ids), 1), covered)
-        return replace(text, score=score, weights=seen)
+        found = []
+        for one in whole:
+            seen = np.stack(one.seen) if one.seen else None
+            covered = None if seen is None else seen.sum(0, dtype=np.float64)
+            score = self.settings.score(one.text.logp, max(len(one.text.ids), 1), covered)
+            found.append(replace(one.text, score=score, weights=seen))
+        return found
 
     def _of(self, one: _Grown, weights: np.ndarray) -> np.ndarray:
         return weights[one.row, : self.tasks[one.parent.sentence].positions]
