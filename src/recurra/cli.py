@@ -16,7 +16,7 @@ import typer
 import typer.core
 
 from recurra import cli_pairs, cli_text
-from recurra.errors import RecipeError, RecurraError, UnsupportedError
+from recurra.errors import DataError, RecipeError, RecurraError, UnsupportedError
 
 WRITERS = ("translate", "summarise")  # tasks that write one text about another
 INTERRUPTED = 130  # exit code of a command that was stopped
@@ -152,7 +152,7 @@ def predict(
     player = load(model)
     lines = out.suffix == ".txt" and player.manifest["task"] in WRITERS
     (check_folder if lines else check_out)(out)
-    if out.absolute() == data.absolute():
+    if out.resolve() == data.resolve():
         raise RecipeError(f"--out {out}: is the file that is read: write another")
     _only(("forecast",), player, {"horizon": horizon, "seed": seed})
     given = {"beam": beam, "length-penalty": length_penalty}
@@ -172,11 +172,14 @@ def predict(
         import polars as pl
 
         frame = frame.with_columns(pl.col("label").list.join(player.columns["separator"] or ","))
-    if lines:
-        best = frame if "rank" not in frame.columns else frame.filter(frame["rank"] == 1)
-        store(out, "".join(f"{text}\n" for text in best["text"]).encode())
-    else:
-        write(frame, out)
+    try:
+        if lines:
+            best = frame if "rank" not in frame.columns else frame.filter(frame["rank"] == 1)
+            store(out, "".join(f"{text}\n" for text in best["text"]).encode())
+        else:
+            write(frame, out)
+    except OSError as error:
+        raise DataError(f"{out} can't be written: {error.strerror or error}") from None
     print(f"{len(frame)} rows -> {out}", file=sys.stderr)
 
 

@@ -94,7 +94,9 @@ def check_out(path: Path) -> str:
 
 
 def check_folder(path: Path) -> None:
-    """Raises DataError where the folder of `path` is missing."""
+    """Raises DataError where `path` is a folder, or its own is missing."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name a file in it")
     if not path.parent.is_dir():
         raise DataError(f"no such folder: {path.parent}: make it first")
 

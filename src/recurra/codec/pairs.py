@@ -63,17 +63,17 @@ class PairCodec:
 
     @cached_property
     def spelling(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Of each id of a target, END included, whether it begins a word (one with a letter or a digit), and whether it goes on with the
-        one before it, truth values [V]; None where no id begins one: targets that are written without white space. The first word of
-        a target that is no codec of words has no id that begins it.
+        """Of each id of a target, END included, whether it begins a word, and whether it goes on with the one before it, truth values
+        [V]; None for targets that are written without white space. A codec's word counts where it has a letter or a digit; of
+        characters and pieces white space begins a word, but for the first.
         """
         unit = self.target.unit
         tokens = ["", "", *(self.target.token(i) for i in range(UNKNOWN + 1, self.target.size)), ""]
         letters = [any(map(str.isalnum, token)) for token in tokens]
         blank = [token[:1].isspace() for token in tokens]
-        begins = {"words": letters, "characters": blank}.get(unit, list(map(bool.__and__, letters, blank)))
         inside = [unit != "words" and (token[:1].isalnum() or token[:1] == "\ufffd") for token in tokens]
-        return (np.array(begins), np.array(inside)) if any(begins) else None
+        spaced = any(blank) if unit == "characters" else any(map(bool.__and__, letters, blank)) or unit == "words"
+        return (np.array(letters if unit == "words" else blank), np.array(inside)) if spaced else None
 
     # -- a pointer -----------------------------------------------------------------------------------------------------
 

@@ -30,8 +30,8 @@ class SummariseModel(Writer):
     def summarise(
         self, texts: str | Sequence[str], search: Search | None = None, *, words: int | None = None
     ) -> list[Written]:
-        """The summary of each document (one alone may be a str). words: about how many, within a fifth; what holds no letter or digit
-        is none. Raises DataError where a document has fewer words than are asked for, RecipeError.
+        """The summary of each document (one alone may be a str). words: about how many, within a fifth; for a model of words what
+        holds no letter or digit is none. Raises DataError where a document has fewer words than are asked for, RecipeError.
         """
         texts = [texts] if isinstance(texts, str) else texts
         if words is None:

@@ -169,7 +169,7 @@ class Writer:
         phrases: Sequence[Sequence[str]] | None = None,
         words: tuple[int, int] | None = None,
     ) -> list[Written]:
-        """What each text becomes. prefixes: how each answer begins; phrases: what must stand in each, as words of its own; words: the
+        """What each text becomes. prefixes: how each answer begins; phrases: what must stand in each, apart from letters; words: the
         fewest and the most of each. An empty text gives an empty one.
 
         Raises DataError for what is no text, for prefixes and phrases that are not one for each or can't be written, RecipeError for a

@@ -44,8 +44,8 @@ class Words(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One sentence that is searched. most: tokens at most; prefix: ids that the text begins with; phrases: ids that must stand in it,
-    each for itself; first: the same as a text spells them that begins with one, where it spells them otherwise; positions: of its
+    """One sentence that is searched. most: tokens at most; prefix: ids that the text begins with; phrases: ids that must stand in it;
+    first: the same as a text spells them that begins with one, where it spells them otherwise; positions: of its
     source, the others of a row of weights are padding; None: all.
     """
 
@@ -120,8 +120,7 @@ class _Search:
         inside: np.ndarray | None,
     ) -> None:
         for task in tasks:
-            begun = reduce(Progress.after, task.prefix, task.progress)
-            needed = len(task.prefix) + sum(map(len, task.phrases)) - begun.bank
+            needed = len(task.prefix) + reduce(Progress.after, task.prefix, task.progress).left
             if task.most <= needed:
                 raise DataError(
                     f"a text of {task.most - 1} tokens at most has no room for the {needed} that are asked for: raise max_length"
@@ -215,9 +214,9 @@ class _Search:
         progress, task = parent.progress, self.tasks[parent.sentence]
         tokens = best.tolist()
         if progress.open:
-            room = task.most - len(parent.text.ids) - 2 - sum(map(len, task.phrases))
+            room = task.most - len(parent.text.ids) - 2
             wanted = dict.fromkeys([*tokens, *progress.wanted()])
-            tokens = [token for token in wanted if progress.after(token).bank + room >= 0]
+            tokens = [token for token in wanted if progress.after(token).left <= room]
         return [(token, more) for token, more in zip(tokens, logp[tokens].tolist(), strict=True) if more > NEVER]
 
     def _may_end(self, one: _Grown, length: int) -> bool:
@@ -244,7 +243,7 @@ class _Search:
         whole = [one for one in parents if one.progress.done]
         if not whole:
             raise DataError(
-                "no text holds the phrases that are asked for: ask for fewer, raise max_length, or let words repeat"
+                "no text holds the phrases that are asked for: ask for fewer, let words repeat, or raise max_length or words"
             )
         found = []
         for one in whole:

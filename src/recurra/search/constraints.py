@@ -1,27 +1,41 @@
 """Phrases that a text must hold: lexically constrained decoding with a beam shared out among banks (Post and Vilar 2018).
 
-A hypothesis is in bank b when b tokens of its phrases stand in it: those of whole phrases, and those of one that it is in the midst
-of. A token that breaks off the phrase takes its tokens back.
+A hypothesis is in bank b when b tokens of its phrases stand in it: those of whole phrases, and those of the one that it is farthest
+within. A token that breaks off a phrase takes its tokens back. Phrases may share tokens: "dog park" holds "dog" too.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+Phrase = tuple[int, ...]
+
+
+class Begun(NamedTuple):
+    """A phrase that a hypothesis is within: its ids, as they are spelt here, and how many of these are there."""
+
+    phrase: Phrase
+    spelt: Phrase
+    place: int
+
+    @property
+    def gained(self) -> int:
+        """Tokens of the phrase that need not come any more."""
+        return len(self.phrase) - (len(self.spelt) - self.place)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a hypothesis stands. open: phrases that are still to come; at: of the first token of the one it is in the midst of, -1: none;
-    place: how many of its tokens are there; met: tokens of whole phrases; closed: whether the last token was the last of one; first: the
-    open phrases as a text spells them that begins with one, while nothing is written; spelt: the one of these that it is in the midst of.
+    """Where a hypothesis stands. open: phrases that are still to come; begun: those that it is within; met: tokens of whole phrases;
+    closed: whether the last token was the last of one; first: the open phrases as a text spells them that begins with one, while
+    nothing is written.
     """
 
-    open: tuple[tuple[int, ...], ...]
-    at: int = -1
-    place: int = 0
+    open: tuple[Phrase, ...]
+    begun: tuple[Begun, ...] = ()
     met: int = 0
     closed: bool = False
-    first: tuple[tuple[int, ...], ...] = ()
-    spelt: tuple[int, ...] | None = None
+    first: tuple[Phrase, ...] = ()
 
     @classmethod
     def of(cls, phrases: Sequence[Sequence[int]], first: Sequence[Sequence[int]] = ()) -> "Progress":
@@ -31,7 +45,12 @@ class Progress:
     @property
     def bank(self) -> int:
         """Tokens of the phrases that are there."""
-        return self.met + (min(self.place, len(self.open[self.at])) if self.at >= 0 else 0)
+        return self.met + max((min(one.place, len(one.phrase)) for one in self.begun), default=0)
+
+    @property
+    def left(self) -> int:
+        """Tokens of the phrases that are still to come."""
+        return sum(map(len, self.open)) - max((one.gained for one in self.begun), default=0)
 
     @property
     def done(self) -> bool:
@@ -40,26 +59,19 @@ class Progress:
 
     def wanted(self) -> list[int]:
         """The tokens that bring it on."""
-        if self.at >= 0:
-            return [self._phrase()[self.place]]
-        return list(dict.fromkeys(phrase[0] for phrase in (*self.first, *self.open)))
+        within = [one.spelt[one.place] for one in self.begun]
+        return list(dict.fromkeys(within or [phrase[0] for phrase in (*self.first, *self.open)]))
 
     def after(self, token: int) -> "Progress":
         """Where it stands with one token more."""
-        if self.at >= 0 and token == self._phrase()[self.place]:
-            return self._on(self.at, self.place + 1, self.spelt)
-        for phrases in (self.first, self.open):
-            for k, phrase in enumerate(phrases):
-                if phrase[0] == token:
-                    return self._on(k, 1, phrase if phrases is self.first else None)
-        if self.at < 0 and not self.closed and not self.first:
-            return self
-        return Progress(self.open, met=self.met)
-
-    def _phrase(self) -> tuple[int, ...]:
-        return self.open[self.at] if self.spelt is None else self.spelt
-
-    def _on(self, k: int, place: int, spelt: tuple[int, ...] | None) -> "Progress":
-        if place < len(self.open[k] if spelt is None else spelt):
-            return Progress(self.open, k, place, self.met, spelt=spelt)
-        return Progress(self.open[:k] + self.open[k + 1 :], met=self.met + len(self.open[k]), closed=True)
+        if not self.open:
+            return Progress((), met=self.met) if self.closed else self
+        on = [Begun(one.phrase, one.spelt, one.place + 1) for one in self.begun if one.spelt[one.place] == token]
+        on += [Begun(a, b, 1) for a, b in zip(self.open, self.first, strict=False) if b[0] == token]
+        on += [Begun(phrase, phrase, 1) for phrase in self.open if phrase[0] == token]
+        left, met = list(self.open), self.met
+        for phrase in dict.fromkeys(one.phrase for one in on if one.place == len(one.spelt)):
+            left.remove(phrase)
+            met += len(phrase)
+        within = dict.fromkeys(one for one in on if one.place < len(one.spelt) and one.phrase in left)
+        return Progress(tuple(left), tuple(within), met, closed=met > self.met)
