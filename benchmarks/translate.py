@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,9 @@ def subjects(seed: int, out: Path, epochs: int | None, models: Sequence[str] = t
         )
         found = model.evaluate(tables["test"])
         row[what] = found.rows["model"]
+        free = model.summarise([text or "" for text in tables["test"][document]], replace(model.search, no_repeat=None))
+        said = sum(len(answer.words) for answer in free)
+        row[what]["words said twice, n-grams not blocked"] = sum(len(a.words) - len(set(a.words)) for a in free) / said
         if SUBJECTS[what].get("coverage", True):
             begun = [one["epoch"] for one in model.manifest["training"]["history"] if "begins" in one]
             row[what] |= {"coverage began after epoch": begun[0] if begun else None}
