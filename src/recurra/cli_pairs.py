@@ -137,9 +137,8 @@ class _Lines:
     def __iter__(self) -> Iterator[str]:
         lines = standard_input()
         if isinstance(lines, io.TextIOWrapper):
-            lines.reconfigure(
-                errors="surrogateescape"
-            )  # so that a wrong byte refuses its line, not all that are read with it
+            # so that a wrong byte refuses its line, not all that are read with it
+            lines.reconfigure(errors="surrogateescape")
         for line in lines:
             self.number += 1
             yield line.strip()

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from recurra.runtime.writer import Written, need
+from recurra.runtime.writer import need
+from recurra.runtime.written import Written
 
 CELL, FONT = 20, 12  # pixels
 COLOUR = (31, 95, 168)

@@ -14,7 +14,8 @@ from recurra.codec.words import words as words_of
 from recurra.errors import DataError, RecipeError
 from recurra.pairfile import Pair
 from recurra.runtime.scored import Scored
-from recurra.runtime.writer import Writer, Written, need
+from recurra.runtime.writer import Writer, need
+from recurra.runtime.written import Written
 from recurra.search.settings import Search
 
 AROUND = 0.2  # of the words asked for, that a summary may have more or less

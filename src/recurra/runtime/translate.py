@@ -15,7 +15,8 @@ from recurra.pairfile import Pair
 from recurra.runtime.scored import Scored
 from recurra.runtime.simultaneous import Simultaneous, lagging
 from recurra.runtime.stream import State
-from recurra.runtime.writer import Writer, Written, need
+from recurra.runtime.writer import Writer, need
+from recurra.runtime.written import Written
 from recurra.search.settings import Search
 
 HELD = 2048  # sentences read at a time

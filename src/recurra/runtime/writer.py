@@ -7,61 +7,28 @@ import hashlib
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple, TextIO
+from dataclasses import replace
+from typing import Any, ClassVar, TextIO
 
 import numpy as np
 
 from recurra import pairfile
 from recurra.codec.pairs import PairCodec
 from recurra.codec.tokenizer import PADDING, UNKNOWN, checked
-from recurra.codec.words import unknown, word_index, words
+from recurra.codec.words import unknown
 from recurra.errors import DataError, RecipeError, RecurraError, UnsupportedError
 from recurra.pairfile import Pair
 from recurra.runtime.sequence import EncoderDecoder, Rows, Source
 from recurra.runtime.weights import unplayable
+from recurra.runtime.written import Written, cut, nothing, written
 from recurra.search import beam
-from recurra.search.beam import Hypothesis, Task, Words
+from recurra.search.beam import Task, Words
 from recurra.search.sample import sample
 from recurra.search.sampling import Sampling
 from recurra.search.settings import Search
 
 GROUP = 64  # texts side by side
 EXAMPLES, WIDEST = 4, 60  # answers that are shown with their scores, and words of a source that a picture has
-
-
-class Alternative(NamedTuple):
-    """One of the next best answers; its fields are those of Written."""
-
-    text: str
-    score: float
-    ended: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Written:
-    """An answer. text; score: what the search holds it worth; logp: in nats; ended: whether it came to an end of its own; tokens: as
-    the codec writes them; weights [tokens, source tokens]: of attention; source_words: that were read; alternatives: the next best.
-    """
-
-    text: str
-    score: float
-    logp: float
-    ended: bool
-    tokens: tuple[str, ...]
-    weights: np.ndarray = field(repr=False)
-    source_words: tuple[str, ...]
-    words: tuple[str, ...]
-    attention: np.ndarray = field(repr=False)
-    """[words, source words]: the weights with pieces put together, each word's mean over its own pieces."""
-    alternatives: tuple[Alternative, ...] = ()
-
-    @property
-    def alignment(self) -> list[tuple[int, int]]:
-        """(source word, word) of each word, from 0: the one it attended to most. Empty where a side has no word."""
-        if not self.attention.size:
-            return []
-        return [(int(s), t) for t, s in enumerate(self.attention.argmax(1))]
 
 
 class Writer:
@@ -186,7 +153,7 @@ class Writer:
                 "the model's texts have no space between words to count them by: set min_length, max_length"
             )
         inside = None if self.codec.spelling is None else self.codec.spelling[1]
-        found = [self._nothing()] * len(texts)
+        found = [nothing()] * len(texts)
         for some, extra, sources in self._groups(texts):
             tasks = [
                 Task(
@@ -202,7 +169,7 @@ class Writer:
             rules = self._rules(search)
             answers = beam.search(_Advance(self.networks, sources).step, tasks, search, inside=inside, **rules)
             for i, best, more, task in zip(some, answers, extra, tasks, strict=True):
-                found[i] = self._written(texts[i], [_cut(one, task.most, search) for one in best], more, search)
+                found[i] = written(self.codec, texts[i], [cut(one, task.most, search) for one in best], more, search)
         return found
 
     def sample(
@@ -218,7 +185,7 @@ class Writer:
                     f"{name} = {getattr(search, name)} would do nothing where texts are drawn: leave it out"
                 )
         _check("texts", texts)
-        found = [self._nothing()] * len(texts)
+        found = [nothing()] * len(texts)
         for some, extra, sources in self._groups(texts):
             tasks = [Task(search.most(len(source.memory) - 1), positions=len(source.memory)) for source in sources[0]]
             seeds = [
@@ -226,7 +193,7 @@ class Writer:
             ]
             drawn = sample(_Advance(self.networks, sources).step, tasks, sampling, seeds, **self._rules(search))
             for i, one, more, task in zip(some, drawn, extra, tasks, strict=True):
-                found[i] = self._written(texts[i], [_cut(one, task.most, search)], more, search)
+                found[i] = written(self.codec, texts[i], [cut(one, task.most, search)], more, search)
         return found
 
     def _groups(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[list[str]], list[list[Source]]]]:
@@ -314,75 +281,12 @@ class Writer:
             )
         return tuple(self._ids(one, encode) for one in phrases)
 
-    def _nothing(self) -> Written:
-        empty = np.zeros((0, 0), np.float32)
-        return Written("", 0.0, 0.0, True, (), empty, (), (), empty)
-
-    def _written(self, source: str, best: list[Hypothesis], extra: list[str], search: Search) -> Written:
-        texts = [self._text(source, one, extra, search) for one in best]
-        kept = dict(reversed(list(zip(texts, best, strict=True))))
-        order = sorted(kept, key=lambda text: -kept[text].score)[: search.n_best]
-        first = kept[order[0]]
-        ids = [i for i in first.ids if i != self.codec.end]
-        weights = np.zeros((len(first.ids), 0), np.float32) if first.weights is None else first.weights
-        source_ids = next(self.codec.sources([source]))[:-1]
-        said, attention = self._by_word(ids, extra, source_ids, weights, order[0])
-        return Written(
-            order[0],
-            first.score,
-            first.logp,
-            first.ended,
-            tuple(self.codec.token(i, extra) for i in first.ids),
-            weights,
-            tuple(words(self.codec.source, source)[: attention.shape[1]]),
-            said,
-            attention,
-            tuple(Alternative(text, kept[text].score, kept[text].ended) for text in order[1:]),
-        )
-
-    def _by_word(
-        self, ids: list[int], extra: list[str], source_ids: np.ndarray, weights: np.ndarray, text: str
-    ) -> tuple[tuple[str, ...], np.ndarray]:
-        """The words of an answer, and attention word by word."""
-        of_source = word_index(self.codec.source, source_ids)
-        if extra or self.codec.target.unit == "words":
-            said, of_target = tuple(self.codec.token(i, extra) for i in ids), np.arange(len(ids))
-        else:
-            said, of_target = tuple(words(self.codec.target, text)), word_index(self.codec.target, ids)
-        together = np.zeros((len(said), int(of_source.max(initial=-1)) + 1), np.float32)
-        times = np.bincount(of_target, minlength=len(said)).astype(np.float32)
-        for row, target in enumerate(of_target.tolist()):
-            np.add.at(together[target], of_source, weights[row, : len(of_source)] / times[target])
-        return said, together
-
-    def _text(self, source: str, one: Hypothesis, extra: list[str], search: Search) -> str:
-        ids = [i for i in one.ids if i != self.codec.end]
-        if search.unknown != "replace" or one.weights is None or UNKNOWN not in ids:
-            return self.codec.decode(ids, extra).strip()
-        read = words(self.codec.source, source)
-        of_source = word_index(self.codec.source, next(self.codec.sources([source]))[:-1])
-        said = [
-            read[of_source[one.weights[t, : len(of_source)].argmax()]] if i == UNKNOWN else self.codec.token(i, extra)
-            for t, i in enumerate(ids)
-        ]
-        return " ".join(said)
-
 
 def _check(name: str, given: Any, number: int | None = None) -> None:
     if not isinstance(given, list | tuple):
         raise DataError(f"{name} must be a list, an entry for each text, not {type(given).__name__}")
     if number is not None and len(given) != number:
         raise DataError(f"{name} are for {len(given)} texts, and there are {number}: give one entry for each")
-
-
-def _cut(one: Hypothesis, most: int, search: Search) -> Hypothesis:
-    """A text without the token that stands where its end had to."""
-    if one.ended or len(one.ids) < most:
-        return one
-    weights = None if one.weights is None else one.weights[:-1]
-    logp, covered = one.logp + one.nats[-1], None if weights is None else weights.sum(0, dtype=np.float64)
-    score = search.score(logp, max(1, most - 1), covered)
-    return replace(one, ids=one.ids[:-1], logp=logp, score=score, nats=one.nats[:-1], weights=weights)
 
 
 class _Advance:
