@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from recurra.errors import RecurraError
+from recurra.errors import DataError, RecipeError
 from recurra.search.beam import Task, Words, search
 from recurra.search.constraints import Progress
 from recurra.search.sample import sample
@@ -157,20 +157,20 @@ def test_a_broken_off_phrase_gives_its_tokens_back():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "text"),
+    ("error", "wrong", "text"),
     [
-        (lambda: Search(beam=0), "beam"),
-        (lambda: Search(beam=2, n_best=3), "n_best = 3"),
-        (lambda: Search(min_length=5, max_length=2), "max_length = 2"),
-        (lambda: Search(beam=9).check(9), "beam = 9: must be below"),
-        (lambda: Search(length_penalty=1e6), "length_penalty = 1000000"),
-        (lambda: found(Search(), [Task(6, prefix=(0, 1, 0), phrases=((1, 2, 3),))]), "no room for the 6"),
-        (lambda: found(Search(no_repeat=1), [Task(9, phrases=((1, 1),))]), "let words repeat"),
-        (lambda: found(Search(), [Task(3, phrases=((1, 2, 3),))]), "no room for the 3"),
+        (RecipeError, lambda: Search(beam=0), "beam"),
+        (RecipeError, lambda: Search(beam=2, n_best=3), "n_best = 3"),
+        (RecipeError, lambda: Search(min_length=5, max_length=2), "max_length = 2"),
+        (RecipeError, lambda: Search(beam=9).check(9), "beam = 9: must be below"),
+        (RecipeError, lambda: Search(length_penalty=1e6), "length_penalty = 1000000"),
+        (DataError, lambda: found(Search(), [Task(6, prefix=(0, 1, 0), phrases=((1, 2, 3),))]), "no room for the 6"),
+        (DataError, lambda: found(Search(no_repeat=1), [Task(9, phrases=((1, 1),))]), "let words repeat"),
+        (DataError, lambda: found(Search(), [Task(3, phrases=((1, 2, 3),))]), "no room for the 3"),
     ],
 )
-def test_wrong_options_are_one_line(wrong, text):
-    with pytest.raises(RecurraError, match=text) as caught:
+def test_wrong_options_are_one_line(error, wrong, text):
+    with pytest.raises(error, match=text) as caught:
         wrong()
     assert "\n" not in str(caught.value)
 

@@ -235,8 +235,11 @@ class _Search:
         before, logp = one.parent.text, -one.nats
         ids, nats = (*before.ids, one.token), (*before.nats, before.logp - logp)
         seen = None if weights is None else np.stack([*one.parent.seen, self._of(one, weights)])
+        return Hypothesis(ids, logp, ended, self._worth(logp, len(ids), seen), nats, seen)
+
+    def _worth(self, logp: float, length: int, seen: np.ndarray | None) -> float:
         covered = None if seen is None else seen.sum(0, dtype=np.float64)
-        return Hypothesis(ids, logp, ended, self.settings.score(logp, len(ids), covered), nats, seen)
+        return self.settings.score(logp, length, covered)
 
     def _stuck(self, parents: list[_Open]) -> list[Hypothesis]:
         """Texts after which nothing is allowed, as they stand."""
@@ -248,9 +251,9 @@ class _Search:
         found = []
         for one in whole:
             seen = np.stack(one.seen) if one.seen else None
-            covered = None if seen is None else seen.sum(0, dtype=np.float64)
-            score = self.settings.score(one.text.logp, max(len(one.text.ids), 1), covered)
-            found.append(replace(one.text, score=score, weights=seen))
+            found.append(
+                replace(one.text, score=self._worth(one.text.logp, max(len(one.text.ids), 1), seen), weights=seen)
+            )
         return found
 
     def _of(self, one: _Grown, weights: np.ndarray) -> np.ndarray:
